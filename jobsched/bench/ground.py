@@ -1,0 +1,78 @@
+"""A store and a node of a benchmark's own, in a temporary directory."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobsched.config import Config, load_config
+from jobsched.dispatcher import Dispatcher
+from jobsched.errors import JobschedError, Unavailable
+from jobsched.job import State
+from jobsched.store.base import Query
+from jobsched.store.lmdb import open_store
+
+__all__ = ["ended_times", "ground", "node"]
+
+_CONFIG = """\
+store = "lmdb:store"
+workers = {workers}
+tasks = ["jobsched.bench.tasks"]
+
+[categories.bench]
+"""
+_START_S = 30.0
+_STEP_S = 0.02
+
+
+@contextlib.contextmanager
+def ground(workers: int) -> Iterator[Config]:
+    """Give a configuration whose store is empty, below the working directory: /tmp may be memory."""
+    with tempfile.TemporaryDirectory(prefix=".jobsched-bench-", dir=Path.cwd()) as folder:
+        file = Path(folder) / "categories.toml"
+        file.write_text(_CONFIG.format(workers=workers))
+        yield load_config(file)
+
+
+@contextlib.contextmanager
+def node(config: Config, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a node as a process of its own; ask it to stop at the end of the block."""
+    command = [sys.executable, "-m", "jobsched", "-c", str(config.path), "run", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # noqa: S603
+        try:
+            yield process
+        finally:
+            process.terminate()
+            _, errors = process.communicate()
+        if process.returncode:
+            raise JobschedError(f"the node ended with exit code {process.returncode}:\n{errors.decode()}")
+
+
+def wait_ready(dispatcher: Dispatcher) -> None:
+    """Wait until a first job has gone through the node. Raises Unavailable after 30 s."""
+    deadline = time.monotonic() + _START_S
+    job = dispatcher.dispatch("jobsched.bench.tasks:nothing", "bench")
+    while job.state() != str(State.COMPLETED):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the node has not run a job within {_START_S:g} s")
+        time.sleep(_STEP_S)
+
+
+def ended_times(config: Config) -> dict[bytes, tuple[int, int]]:
+    """Return when each completed job started and ended, in UTC microseconds."""
+    store = open_store(config.store.path)
+    try:
+        times: dict[bytes, tuple[int, int]] = {}
+        query: Query | None = Query(state=State.COMPLETED, limit=200)
+        while query is not None:
+            page = store.find(query)
+            times |= {job.id: (job.status.started_at, job.status.ended_at) for job in page.jobs}
+            query = Query(state=State.COMPLETED, limit=200, after=page.next) if page.next else None
+        return times
+    finally:
+        store.close()

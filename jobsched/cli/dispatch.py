@@ -1,0 +1,224 @@
+"""The verb dispatch: one job from options, or many from lines of JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from jobsched.cli.intake import Intake, arguments
+from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration, json_value
+from jobsched.cli.output import clean, note, plain, print_json, say
+from jobsched.cli.task_modules import know_task
+from jobsched.cli.when import moment
+from jobsched.config import Config
+from jobsched.dispatcher import Dispatcher, Job, PreparedJob
+from jobsched.errors import InvalidOption, JobFailed, ResultError
+from jobsched.job import format_id
+
+__all__ = ["dispatch"]
+
+_PROGRESS_S = 1.0
+
+_Task = Annotated[str | None, typer.Argument(metavar="[TASK]", help="The task: module:function.")]
+_Category = Annotated[str | None, typer.Option(metavar="NAME", help="Default: the task's own.")]
+_Delay = Annotated[str | None, typer.Option(metavar="5s", help="Start this much later.")]
+_At = Annotated[str | None, typer.Option(metavar="ISO", help="Start at this time, given with its zone.")]
+_Payload = Annotated[str | None, typer.Option(metavar="JSON", help="Arguments: an object, or an array.")]
+_Arg = Annotated[list[str] | None, typer.Option(metavar="JSON", help="A positional argument; repeatable.")]
+_Priority = Annotated[int | None, typer.Option(metavar="N", help="Higher first within the category.")]
+_MaxRetries = Annotated[int | None, typer.Option(metavar="N", help="Retries after a failure.")]
+_Name = Annotated[str | None, typer.Option(metavar="TEXT", help="A label of the job.")]
+_Id = Annotated[
+    str | None, typer.Option("--id", metavar="UUID", help="Its id: the same again is no second job.")
+]
+_From = Annotated[
+    str | None, typer.Option("--from", metavar="FILE", help="Jobs, one JSON object a line; - is stdin.")
+]
+_Wait = Annotated[bool, typer.Option("--wait", help="Wait for the result and print it.")]
+_Timeout = Annotated[str | None, typer.Option(metavar="30s", help="Wait no longer than this.")]
+
+
+def dispatch(
+    *,
+    task: _Task = None,
+    category: _Category = None,
+    delay: _Delay = None,
+    at: _At = None,
+    payload: _Payload = None,
+    arg: _Arg = None,
+    priority: _Priority = None,
+    max_retries: _MaxRetries = None,
+    name: _Name = None,
+    job_id: _Id = None,
+    source: _From = None,
+    wait: _Wait = False,
+    timeout: _Timeout = None,
+    config: ConfigOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Put a job, or many, on the queue. They are on disk when it returns.
+
+    With --from, each line has the keys task, category, args, kwargs (or payload), delay, at,
+    priority, max_retries, name, id; TASK and --category stand for what a line leaves out. Batches
+    of 10,000 are dispatched whole or not at all; a file is checked to its end before the first.
+
+    Examples:
+      jobsched dispatch tasks:send --payload '{"to": "a@b.c"}'
+      jobsched dispatch tasks:add --arg 2 --arg 3 --wait
+      jobsched dispatch tasks:send --category mail --delay 5s --arg '"a@b.c"'
+      jobsched dispatch --from jobs.jsonl
+      make-jobs | jobsched dispatch tasks:send --from - --json
+
+    """
+    options = {
+        "--delay": delay,
+        "--at": at,
+        "--payload": payload,
+        "--arg": arg,
+        "--priority": priority,
+        "--max-retries": max_retries,
+        "--name": name,
+        "--id": job_id,
+        "--wait": wait or None,
+        "--timeout": timeout,
+    }
+    settings = configuration(config)
+    with contextlib.closing(Dispatcher(settings)) as dispatcher:
+        if source is not None:
+            _refuse_options(options)
+            _dispatch_lines(settings, dispatcher, source, task, category, json_output=json_output)
+            return
+        if task is None:
+            raise InvalidOption("no task given: name one, or read jobs with --from FILE")
+        limit = duration("--timeout", timeout)
+        job = _prepare(settings, dispatcher, task, category, options)
+        handle = dispatcher.dispatch_many([job])[0]
+        if wait:
+            _answer_with_result(settings, handle, job, limit, json_output=json_output)
+        elif json_output:
+            print_json(_object(job))
+        else:
+            say(handle.id)
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise InvalidOption(f"{option} does not go with --from: the lines say it, each for its job")
+
+
+def _prepare(
+    config: Config, dispatcher: Dispatcher, task: str, category: str | None, options: dict[str, Any]
+) -> PreparedJob:
+    """Return the job that the options describe."""
+    if category is None:
+        know_task(config, task)
+    args, kwargs = arguments(
+        [json_value("--arg", text) for text in options["--arg"] or ()], {}, _payload(options["--payload"])
+    )
+    return dispatcher.prepare(
+        task,
+        category,
+        duration("--delay", options["--delay"]) or 0,
+        at=moment("--at", options["--at"]),
+        args=args,
+        kwargs=kwargs,
+        priority=options["--priority"],
+        max_retries=options["--max-retries"],
+        name=options["--name"],
+        id=options["--id"],
+    )
+
+
+def _payload(text: str | None) -> list[Any] | dict[str, Any] | None:
+    if text is None:
+        return None
+    value = json_value("--payload", text)
+    if not isinstance(value, list | dict):
+        raise InvalidOption(
+            f"--payload: expected an object (keyword arguments) or an array (positional ones), got {text}"
+        )
+    return value
+
+
+def _answer_with_result(
+    config: Config, handle: Job, job: PreparedJob, limit: float | None, *, json_output: bool
+) -> None:
+    if not (config.store.path / "node.sock").exists():
+        note(f"job {handle.id} is on disk, and starts when a node does: `jobsched run`")
+    outcome: dict[str, Any] = {"result": None, "error": None, "traceback": None}
+    try:
+        outcome["result"] = handle.result(limit)
+    except ResultError as error:
+        outcome["error"] = str(error)
+        if isinstance(error, JobFailed):
+            outcome["traceback"] = error.traceback or None
+    if json_output:
+        print_json({**_object(job), "state": handle.state(), **outcome})
+    elif outcome["error"] is None:
+        say(clean(json.dumps(plain(outcome["result"]), ensure_ascii=False)))
+    else:
+        note("\n".join(filter(None, [outcome["error"], outcome["traceback"]])))
+    if outcome["error"] is not None:
+        raise typer.Exit(1)
+
+
+def _dispatch_lines(
+    config: Config,
+    dispatcher: Dispatcher,
+    source: str,
+    task: str | None,
+    category: str | None,
+    *,
+    json_output: bool,
+) -> None:
+    progress = _Progress(json_output=json_output)
+    intake = Intake(
+        dispatcher,
+        know=lambda name: know_task(config, name),
+        task=task,
+        category=category,
+        batch_done=progress.add,
+    )
+    try:
+        intake.run(source)
+    except BaseException:
+        if progress.count:
+            note(f"{progress.count:,} jobs were dispatched before this:")
+        raise
+    if not json_output:
+        say(f"dispatched {progress.count:,} jobs")
+
+
+class _Progress:
+    """Counts what is on disk, and says so: at most once a second on stderr."""
+
+    def __init__(self, *, json_output: bool) -> None:
+        self.count = 0
+        self._json_output = json_output
+        self._said_at = time.monotonic()
+
+    def add(self, batch: list[PreparedJob]) -> None:
+        """Take note of a batch that is on disk."""
+        self.count += len(batch)
+        if self._json_output:
+            for job in batch:
+                print_json(_object(job))
+        now = time.monotonic()
+        if now - self._said_at >= _PROGRESS_S:
+            self._said_at = now
+            self._say()
+
+    def _say(self) -> None:
+        end = "\r" if sys.stderr.isatty() else "\n"
+        sys.stderr.write(f"jobsched: {self.count:,} jobs dispatched{end}")
+        sys.stderr.flush()
+
+
+def _object(job: PreparedJob) -> dict[str, Any]:
+    return {"id": format_id(job.id), "task": job.task, "category": job.category}

@@ -1,0 +1,118 @@
+"""A stored job as the command line shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobsched.cli.output import age, clean, iso_time, local_time
+from jobsched.clock import MICROSECONDS
+from jobsched.codec import BadRecord, decode_arguments, decode_record, decode_result
+from jobsched.job import ENDED, JobRecord, State, format_id
+from jobsched.store.base import StoredJob
+
+__all__ = ["details", "lines", "summary", "when"]
+
+
+def summary(job: StoredJob) -> dict[str, Any]:
+    """Return what a list says of a job, as JSON has it."""
+    record, status = _record(job), job.status
+    return {
+        "id": format_id(job.id),
+        "task": record and record.task,
+        "category": status.category or (record and record.category),
+        "state": str(status.state),
+        "attempt": status.attempt,
+        "priority": status.priority,
+        "name": record and record.name,
+        "error": job.error and job.error.cause,
+        "dispatched_at": record and iso_time(record.dispatched_at),
+        "due_at": iso_time(status.due_at),
+        "started_at": iso_time(status.started_at),
+        "ended_at": iso_time(status.ended_at),
+        "crashes": status.crashes,
+        "interruptions": status.interruptions,
+    }
+
+
+def details(job: StoredJob) -> dict[str, Any]:
+    """Return everything that is known of a job, as JSON has it."""
+    record = _record(job)
+    args, kwargs = decode_arguments(record) if record else (None, None)
+    return {
+        **summary(job),
+        "args": args,
+        "kwargs": kwargs,
+        "max_retries": record and record.max_retries,
+        "result": None if job.result is None else decode_result(job.result),
+        "traceback": (job.error and job.error.traceback) or None,
+    }
+
+
+def lines(job: StoredJob, now: int) -> list[tuple[str, str]]:
+    """Return everything that is known of a job, as people read it: what, and its value."""
+    record, status = _record(job), job.status
+    rows = [
+        ("id", format_id(job.id)),
+        ("task", clean(record.task) if record else "unreadable: its record is damaged"),
+        ("category", clean(status.category)),
+        ("state", str(status.state)),
+        ("name", clean(record.name) if record and record.name else ""),
+        ("arguments", _call(record) if record else ""),
+        ("attempt", str(status.attempt)),
+        ("max retries", "" if not record or record.max_retries is None else str(record.max_retries)),
+        ("priority", str(status.priority)),
+        ("crashes", str(status.crashes or "")),
+        ("interruptions", str(status.interruptions or "")),
+        ("dispatched", _moment(record.dispatched_at, now) if record else ""),
+        ("due", _moment(status.due_at, now)),
+        ("started", _moment(status.started_at, now)),
+        ("ended", _moment(status.ended_at, now) + _took(job)),
+    ]
+    if status.state is State.COMPLETED and not job.error:
+        result = None if job.result is None else decode_result(job.result)
+        rows.append(("result", clean(repr(result))))
+    if job.error:
+        rows.append(("error", clean(job.error.cause)))
+        rows.append(("traceback", clean(job.error.traceback, lines=True).rstrip()))
+    return [(what, value) for what, value in rows if value]
+
+
+def when(job: StoredJob, now: int) -> str:
+    """Return how long a job has been in its state, or in what time it is due."""
+    status = job.status
+    if status.state is State.SCHEDULED:
+        return f"in {age((status.due_at - now) / MICROSECONDS)}"
+    record = _record(job)
+    since = record.dispatched_at if record else 0
+    if status.state is State.IN_PROGRESS:
+        since = status.started_at
+    elif status.state in ENDED:
+        since = status.ended_at or since
+    return age((now - since) / MICROSECONDS) if since else ""
+
+
+def _record(job: StoredJob) -> JobRecord | None:
+    """Return the immutable part of a job; None where it is damaged."""
+    try:
+        return decode_record(job.record) if job.record else None
+    except BadRecord:
+        return None
+
+
+def _call(record: JobRecord) -> str:
+    args, kwargs = decode_arguments(record)
+    parts = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
+    return clean(", ".join(parts)) or "none"
+
+
+def _moment(micros: int, now: int) -> str:
+    if not micros:
+        return ""
+    seconds = (now - micros) / MICROSECONDS
+    relation = f"{age(seconds)} ago" if seconds >= 0 else f"in {age(-seconds)}"
+    return f"{local_time(micros)} ({relation})"
+
+
+def _took(job: StoredJob) -> str:
+    started, ended = job.status.started_at, job.status.ended_at
+    return f", after {(ended - started) / MICROSECONDS:.3f} s" if started and ended else ""

@@ -1,0 +1,137 @@
+"""Tasks: named functions that jobs run, and the registry that finds them by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from jobsched.errors import ArgumentError, InvalidOption, UnknownTask
+from jobsched.retry import Backoff
+
+__all__ = ["TaskDefinition", "find", "known", "name_of", "register"]
+
+_MAX_NAME = 200
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskDefinition:
+    """A function with its name and the defaults of its jobs.
+
+    What is None here is taken from the category's settings. `timeout_s` is in seconds.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    category: str | None = None
+    priority: int = 0
+    max_retries: int | None = None
+    timeout_s: float | None = None
+    backoff: Backoff = Backoff()
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        """The function's parameters."""
+        return inspect.signature(self.function)
+
+    @functools.cached_property
+    def is_async(self) -> bool:
+        """Whether it is an `async def`."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise ArgumentError if the function cannot be called with these arguments."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(f"task {self.name!r}: {error}; it takes {self.signature}") from None
+
+    @functools.cached_property
+    def _converters(self) -> dict[str, Any]:
+        """The annotated type of each parameter that msgspec can convert to."""
+        try:
+            hints = typing.get_type_hints(self.function, include_extras=True)
+        except (NameError, TypeError, AttributeError):
+            return {}  # annotations that only a type checker understands
+        return {
+            name: hints[name]
+            for name in self.signature.parameters
+            if name in hints and hints[name] is not Any and _is_convertible(hints[name])
+        }
+
+    def convert(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return plain arguments converted to the annotated types.
+
+        Raises ArgumentError naming the parameter that does not fit.
+        """
+        if not self._converters:
+            return args, kwargs
+        bound = self.signature.bind(*args, **kwargs)
+        for name, kind in self._converters.items():
+            if name in bound.arguments:
+                bound.arguments[name] = self._convert_one(name, kind, bound.arguments[name])
+        return bound.args, bound.kwargs
+
+    def _convert_one(self, name: str, kind: Any, value: Any) -> Any:
+        form = self.signature.parameters[name].kind
+        if form is inspect.Parameter.VAR_POSITIONAL:
+            kind = tuple[kind, ...]
+        elif form is inspect.Parameter.VAR_KEYWORD:
+            kind = dict[str, kind]
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise ArgumentError(f"args.{name} of task {self.name!r}: {error}") from None
+
+
+def _is_convertible(kind: Any) -> bool:
+    try:
+        msgspec.msgpack.Decoder(kind)
+    except (TypeError, ValueError, NameError):
+        return False
+    return True
+
+
+# The one registry: filled by @task while modules are imported, read when jobs are dispatched or run.
+_registry: dict[str, TaskDefinition] = {}
+
+
+def register(definition: TaskDefinition) -> None:
+    """Make a task known by its name. A module imported again replaces its own."""
+    _registry[definition.name] = definition
+
+
+def find(name: str) -> TaskDefinition:
+    """Return the task of a name. Raises UnknownTask with the nearest one."""
+    try:
+        return _registry[name]
+    except KeyError:
+        raise UnknownTask(name, _registry) from None
+
+
+def known() -> dict[str, TaskDefinition]:
+    """Return all tasks defined so far, by name."""
+    return dict(_registry)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name under which workers find a function: ``module:qualname``.
+
+    Raises InvalidOption for a lambda or a function inside another: no other process can import it.
+    """
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not module or not qualname:
+        raise InvalidOption(f"{function!r} is not a function, so it cannot be a task")
+    if "<" in qualname:
+        raise InvalidOption(f"{module}:{qualname} cannot be imported by a worker: define the task at the top of a module")
+    name = f"{module}:{qualname}"
+    if len(name) > _MAX_NAME:
+        raise InvalidOption(f"the task name {name!r} is longer than {_MAX_NAME} characters")
+    return name

@@ -1,0 +1,416 @@
+"""The client side: jobs in, handles out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobsched import definition as tasks
+from jobsched.clock import MICROSECONDS, Clock, SystemClock, to_micros
+from jobsched.codec import decode_result, encode_arguments, encode_record
+from jobsched.config import Config, find_config, load_config
+from jobsched.errors import (
+    ArgumentError,
+    InvalidOption,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    ResultNotStored,
+    ResultTimeout,
+    UnknownTask,
+    rebuilt,
+)
+from jobsched.job import JobRecord, State, format_id, new_id, parse_id
+from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
+from jobsched.definition import TaskDefinition
+from jobsched.transport import Courier, Transport, is_final, transport_for
+
+__all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
+
+TaskLike = str | Callable[..., Any] | TaskDefinition
+
+_PRIORITY_LIMIT = 30_000
+_MAX_DELAY_S = 50 * 366 * 86_400.0
+_MAX_LABEL = 200
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job ready to be dispatched, with others or alone. `delay_s` counts from its dispatch."""
+
+    id: bytes
+    task: str
+    category: str
+    priority: int
+    delay_s: float
+    at: int
+    args: bytes
+    kwargs: bytes
+    name: str | None
+    max_retries: int | None
+
+
+class Job:
+    """A handle on a dispatched job."""
+
+    __slots__ = ("_dispatcher", "_id")
+
+    def __init__(self, dispatcher: Dispatcher, job_id: bytes) -> None:
+        self._dispatcher = dispatcher
+        self._id = job_id
+
+    @property
+    def id(self) -> str:
+        """The job's id: a UUIDv7."""
+        return format_id(self._id)
+
+    def state(self) -> str:
+        """Return the job's state. Raises JobNotFound if it was pruned."""
+        return str(self._look(0).status.state)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until the job has ended, and return what the task returned, as plain values.
+
+        `timeout` is in seconds; None waits without end. Raises ResultTimeout, JobFailed,
+        JobCancelled, ResultNotStored, JobNotFound, Unavailable.
+        """
+        job = self._look(timeout)
+        state = job.status.state
+        if state is State.COMPLETED:
+            if job.error is not None:
+                raise ResultNotStored(self.id, job.error.cause)
+            return None if job.result is None else decode_result(job.result)
+        if state is State.CANCELLED:
+            raise JobCancelled(self.id)
+        if is_final(state):
+            cause, traceback = (job.error.cause, job.error.traceback) if job.error else ("", "")
+            raise JobFailed(self.id, str(state), cause, traceback)
+        raise ResultTimeout(self.id, str(state), timeout or 0.0)
+
+    def cancel(self) -> bool:
+        """Cancel the job if it has not started. Returns whether it is cancelled now."""
+        return self._dispatcher.cancel([self.id])[0] is State.CANCELLED
+
+    def _look(self, timeout: float | None) -> StoredJob:
+        job = self._dispatcher.look(self._id, timeout)
+        if job is None:
+            raise JobNotFound(self.id)
+        return job
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other._id == self._id
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+
+class Dispatcher:
+    """Puts jobs on the queues of one store. Threads may share it, forked children too.
+
+    A call returns when the job is on disk. The node writes it where one runs; where none does, the
+    calling process does so itself, and a node started later runs it.
+    """
+
+    def __init__(self, config: Config, *, transport: Transport | None = None, clock: Clock | None = None) -> None:
+        self.config = config
+        self._clock = clock or SystemClock()
+        self._given = transport
+        self._connect()
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Dispatcher:
+        """Return the dispatcher of a categories.toml: the one named, else JOBSCHED_CONFIG, else
+        ``./categories.toml``. Raises ConfigError with every problem of the file.
+        """
+        return cls(load_config(find_config(path)))
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        store = self.config.store
+        self._transport = self._given or transport_for(store.path, durable=store.kind == "lmdb")
+        self._courier = Courier(self._transport.exchange)
+
+    # Dispatching.
+
+    def dispatch(
+        self,
+        task: TaskLike,
+        category: str | None = None,
+        delay: float | timedelta = 0,
+        *,
+        at: datetime | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        max_retries: int | None = None,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 (the glossary's word)
+    ) -> Job:
+        """Put a job on its category's queue; return when it is on disk.
+
+        `task` is a task, a `functools.partial` of one, or its name ``module:function``. `delay` is
+        in seconds or a timedelta, `at` an aware datetime: the job waits until then. `priority`
+        orders jobs within a category, higher first. Dispatching the same `id` again is no second
+        job. Raises UnknownTask, UnknownCategory, ArgumentError, InvalidOption, PayloadTooLarge,
+        StoreFull, and Unavailable when the outcome is unknown: repeat with the same `id` then.
+        """
+        job = self.prepare(
+            task, category, delay, at=at, args=args, kwargs=kwargs, priority=priority,
+            max_retries=max_retries, name=name, id=id,
+        )  # fmt: skip
+        return self.dispatch_many([job])[0]
+
+    async def adispatch(self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+        """`dispatch` from a coroutine: the event loop goes on meanwhile."""
+        job = self.prepare(task, category, delay, **options)
+        return (await asyncio.to_thread(self.dispatch_many, [job]))[0]
+
+    def prepare(
+        self,
+        task: TaskLike,
+        category: str | None = None,
+        delay: float | timedelta = 0,
+        *,
+        at: datetime | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        max_retries: int | None = None,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 (the glossary's word)
+    ) -> PreparedJob:
+        """Check and encode a job without dispatching it. Takes and raises what `dispatch` does."""
+        if isinstance(task, functools.partial):
+            args = (*task.args, *args)
+            kwargs = {**task.keywords, **(kwargs or {})}
+            task = task.func
+        definition, task_name = self._identify(task)
+        args, kwargs = _sequence(args), kwargs or {}
+        if definition is not None:
+            definition.check(args, kwargs)
+        names = list(definition.signature.parameters) if definition else ()
+        packed = encode_arguments(task_name, args, kwargs, names)
+        category = category or (definition.category if definition else None)
+        if category is None:
+            raise InvalidOption(f"task {task_name!r} has no category of its own: pass one")
+        self.config.category(category)
+        default = definition.priority if definition else 0
+        return PreparedJob(
+            id=_checked_id(id),
+            task=task_name,
+            category=category,
+            priority=_checked_priority(default if priority is None else priority),
+            delay_s=_checked_delay(delay, at),
+            at=_checked_at(at),
+            args=packed[0],
+            kwargs=packed[1],
+            name=_checked_name(name),
+            max_retries=_checked_retries(max_retries),
+        )
+
+    def dispatch_many(self, jobs: Iterable[PreparedJob]) -> list[Job]:
+        """Dispatch prepared jobs in one commit: all of them or, with an error, none.
+
+        Up to 100,000 jobs or 64 MiB. Raises what `dispatch` does.
+        """
+        now = self._clock.now()
+        prepared = list(jobs)
+        if prepared:
+            self._send(Request(jobs=[_new_job(job, now) for job in prepared]))
+        return [Job(self, job.id) for job in prepared]
+
+    @contextmanager
+    def batch(self) -> Iterator[Batch]:
+        """Collect dispatches and commit them together at the end of the block: all or none.
+
+        An exception in the block dispatches nothing.
+        """
+        batch = Batch(self)
+        yield batch
+        self.dispatch_many(batch.jobs)
+
+    # What has been dispatched.
+
+    def job(self, job_id: str) -> Job:
+        """Return the handle of a job by its id. Raises InvalidOption if it is none."""
+        return Job(self, _checked_id(job_id))
+
+    def look(self, job_id: bytes, timeout: float | None = 0) -> StoredJob | None:
+        """Return a job as stored: at once, or when it has ended or the timeout (seconds) is over."""
+        self._reconnect_after_fork()
+        return self._transport.look(job_id, timeout)
+
+    def cancel(self, job_ids: Sequence[str]) -> list[State | None]:
+        """Cancel jobs that have not started, in one commit; return the state that each has now."""
+        reply = self._send(Request(cancel=[_checked_id(job_id) for job_id in job_ids]))
+        return reply.states
+
+    def pause(self, category: str) -> None:
+        """Let no more jobs of a category start; running ones go on. It outlasts restarts."""
+        self.config.category(category)
+        self._send(Request(pause=[category]))
+
+    def resume(self, category: str) -> None:
+        """Let jobs of a category start again."""
+        self.config.category(category)
+        self._send(Request(resume=[category]))
+
+    def close(self) -> None:
+        """Hang up and let go of the store. Handles made here cannot be used any more."""
+        close = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+    def _send(self, request: Request) -> Accepted:
+        self._reconnect_after_fork()
+        reply = self._courier.call(request)
+        if isinstance(reply, Refused):
+            raise rebuilt(reply.kind, reply.reason)
+        return reply
+
+    def _reconnect_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._connect()
+
+    def _identify(self, task: TaskLike) -> tuple[TaskDefinition | None, str]:
+        """Return the definition of a task, where this process knows it, and its name."""
+        if isinstance(task, TaskDefinition):
+            definition = task
+        elif isinstance(task, str):
+            return tasks.known().get(task), _checked_task_name(task)
+        elif callable(task):
+            definition = _definition_of(task)
+        else:
+            raise InvalidOption(f"task must be a task, a partial of one, or a name, got {task!r}")
+        return definition, self._importable(definition)
+
+    def _importable(self, definition: TaskDefinition) -> str:
+        """Return a task's name as workers know it: a script's own functions are not theirs."""
+        module, _, qualname = definition.name.partition(":")
+        if module != "__main__":
+            return definition.name
+        script = getattr(sys.modules["__main__"], "__file__", None)
+        for configured in self.config.tasks if script else ():
+            spec = find_spec(configured)
+            if spec and spec.origin and Path(spec.origin).resolve() == Path(script or "").resolve():
+                return f"{configured}:{qualname}"
+        raise InvalidOption(
+            f"task {qualname!r} is defined in the script that runs, which no worker can import: "
+            "move it to a module listed under tasks"
+        )
+
+
+class Batch:
+    """Dispatches that are committed together. Made by `Dispatcher.batch`."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.jobs: list[PreparedJob] = []
+
+    def dispatch(self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+        """Add a job. It is dispatched when the block ends; takes what `Dispatcher.dispatch` does."""
+        job = self._dispatcher.prepare(task, category, delay, **options)
+        self.jobs.append(job)
+        return Job(self._dispatcher, job.id)
+
+
+def _new_job(job: PreparedJob, now: int) -> NewJob:
+    record = JobRecord(
+        id=job.id,
+        task=job.task,
+        category=job.category,
+        priority=job.priority,
+        dispatched_at=now,
+        args=msgspec.Raw(job.args),
+        kwargs=msgspec.Raw(job.kwargs),
+        name=job.name,
+        max_retries=job.max_retries,
+    )
+    due_at = job.at or (now + int(job.delay_s * MICROSECONDS) if job.delay_s else 0)
+    return NewJob(job.id, job.task, job.category, job.priority, due_at, encode_record(record))
+
+
+def _definition_of(function: Callable[..., Any]) -> TaskDefinition:
+    definition = tasks.known().get(tasks.name_of(function))
+    if definition is None:
+        raise UnknownTask(f"{tasks.name_of(function)} (no @task)", tasks.known())
+    return definition
+
+
+def _sequence(args: Any) -> Sequence[Any]:
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise ArgumentError(f"args must be a tuple or list of positional arguments, got {args!r}")
+    return args
+
+
+def _checked_task_name(name: str) -> str:
+    module, _, qualname = name.partition(":")
+    if not module or not qualname or any(not part.isidentifier() for part in f"{module}.{qualname}".split(".")):
+        raise UnknownTask(f"{name} (a name is written module:function)", tasks.known())
+    return name
+
+
+def _checked_id(text: str | None) -> bytes:
+    if text is None:
+        return new_id()
+    try:
+        return parse_id(text)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidOption(f"id must be a UUID, got {text!r}") from None
+
+
+def _checked_delay(delay: float | timedelta, at: datetime | None) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+        raise InvalidOption(f"delay must be seconds or a timedelta, got {delay!r}")
+    if seconds < 0:
+        raise InvalidOption(f"delay must not be negative, got {delay!r}")
+    if seconds > _MAX_DELAY_S:
+        raise InvalidOption(f"delay must be at most 50 years, got {delay!r}")
+    if seconds and at is not None:
+        raise InvalidOption("pass delay or at, not both")
+    return float(seconds)
+
+
+def _checked_at(at: datetime | None) -> int:
+    if at is None:
+        return 0
+    if not isinstance(at, datetime):
+        raise InvalidOption(f"at must be an aware datetime, got {at!r}")
+    try:
+        return max(to_micros(at), 1)
+    except ValueError as error:
+        raise InvalidOption(f"at: {error}") from None
+
+
+def _checked_priority(priority: int) -> int:
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _PRIORITY_LIMIT:
+        raise InvalidOption(f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}")
+    return priority
+
+
+def _checked_retries(count: int | None) -> int | None:
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+        raise InvalidOption(f"max_retries must be a whole number of 0 or more, got {count!r}")
+    return count
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _MAX_LABEL):
+        raise InvalidOption(f"name must be 1 to {_MAX_LABEL} characters, got {name!r}")
+    return name

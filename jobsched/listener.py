@@ -1,0 +1,139 @@
+"""The node's side of its socket: clients, their frames, their greetings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from jobsched import wire
+from jobsched.errors import JobschedError, WireError, WireVersionError
+
+__all__ = ["Client", "Listener"]
+
+log = logging.getLogger(__name__)
+
+_RECEIVE = 1 << 18
+_BACKLOG = 512
+SOCKET_NAME = "node.sock"
+
+
+class Client:
+    """A connected process. Belongs to the node's loop."""
+
+    def __init__(self, connection: socket.socket, blocked: Callable[[Client], None]) -> None:
+        self._socket = connection
+        self._socket.setblocking(False)
+        self._blocked = blocked
+        self._frames = wire.FrameReader()
+        self._decode = msgspec.msgpack.Decoder(wire.FromClient).decode
+        self._is_greeted = False
+        self._unsent = bytearray()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for a selector."""
+        return self._socket.fileno()
+
+    def receive(self) -> list[wire.Ask | wire.Look]:
+        """Return what the client has asked. Raises ConnectionResetError when it has hung up,
+        WireError when it sends anything but our protocol.
+        """
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionResetError
+        asked: list[wire.Ask | wire.Look] = []
+        for body in self._frames.feed(data):
+            try:
+                message = self._decode(body)
+            except msgspec.MsgspecError as error:
+                raise WireError(f"not a message: {error}") from error
+            if isinstance(message, wire.Hello):
+                self._greet(message)
+            elif not self._is_greeted:
+                raise WireError("the first frame must be a greeting")
+            else:
+                asked.append(message)
+        return asked
+
+    def _greet(self, hello: wire.Hello) -> None:
+        if hello.version != wire.VERSION:
+            raise WireVersionError(hello.version, wire.VERSION)
+        self._is_greeted = True
+        self.send(wire.Welcome(os.getpid()))
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message; what does not fit now is sent by `flush`."""
+        self._unsent += wire.frame(message)
+        self.flush()
+        if self._unsent:
+            self._blocked(self)
+
+    def flush(self) -> None:
+        """Send what waits, as far as it fits."""
+        try:
+            while self._unsent:
+                sent = self._socket.send(memoryview(self._unsent)[:_RECEIVE])
+                del self._unsent[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._unsent.clear()  # it is gone; the next read says so
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `flush` has to be called when the socket can take more."""
+        return bool(self._unsent)
+
+    def refuse(self, error: JobschedError) -> None:
+        """Tell the client why it is dropped."""
+        self.send(wire.Bye(type(error).__name__, str(error)))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+class Listener:
+    """The listening socket in the store's directory, for its owner alone."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / SOCKET_NAME
+        self._path.unlink(missing_ok=True)  # what a killed node has left: we hold node.lock
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            with wire.unix_address(directory, SOCKET_NAME) as address:
+                self._socket.bind(address)
+        finally:
+            os.umask(before)
+        self._socket.listen(_BACKLOG)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for a selector."""
+        return self._socket.fileno()
+
+    def accept(self) -> socket.socket | None:
+        """Return the next connection of our own user or root, None without one."""
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionError):
+            return None
+        uid = wire.peer_uid(connection)
+        if uid not in (os.geteuid(), 0):
+            log.warning("a client of uid %d was turned away", uid)
+            connection.close()
+            return None
+        return connection
+
+    def close(self) -> None:
+        """Stop listening; clients that come now find no node."""
+        self._path.unlink(missing_ok=True)
+        self._socket.close()

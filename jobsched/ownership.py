@@ -1,0 +1,127 @@
+"""Owning a store: the locks, the socket and the recovery that a node's life begins with."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from jobsched import fence
+from jobsched.config import Config, StorePlace
+from jobsched.errors import NodeRunning
+from jobsched.listener import Listener
+from jobsched.store.base import JobStore
+from jobsched.store.lmdb import open_store
+from jobsched.store.memory import MemoryStore
+from jobsched.store.place import make_private
+
+__all__ = ["Ownership", "own"]
+
+log = logging.getLogger(__name__)
+
+_HANDOVER_S = 1.0
+_STEP_S = 0.05
+
+
+class Ownership:
+    """A store that is this node's alone, and the socket on which it answers."""
+
+    def __init__(self, store: JobStore, listener: Listener, epoch: int) -> None:
+        self.store = store
+        self.listener = listener
+        self._epoch = epoch
+        self._workers = 0
+
+    def next_worker(self) -> int:
+        """Return a number that no worker of this store has had before."""
+        self._workers += 1
+        return self._epoch << 32 | self._workers
+
+
+@contextlib.contextmanager
+def own(config: Config) -> Iterator[Ownership]:
+    """Take a store for a node's life, and put back what an earlier node has left.
+
+    The order matters: node.lock, so that there is one node; then listen, so that clients wait
+    instead of writing themselves; then writers.lock, when the last of them is done; only then open.
+    Raises NodeRunning, StoreUnsafe, StoreFormatError.
+    """
+    place = config.store.path
+    make_private(place)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_node_lock(place))
+        listener = Listener(place)
+        stack.callback(listener.close)
+        stack.enter_context(_writers_lock(place))
+        store = _open(config.store)
+        stack.callback(store.close)
+        swept = fence.sweep(place)
+        if swept:
+            log.warning("killed %d processes that an earlier node had left", swept)
+        held = fence.wait_free(place, store.in_progress())
+        fence.clear(place)
+        recovered = store.recover(held)
+        if recovered.put_back or held:
+            log.warning("put %d unfinished jobs back, workers that could not be ended: %d", recovered.put_back, len(held))
+        yield Ownership(store, listener, recovered.epoch)
+
+
+def _open(place: StorePlace) -> JobStore:
+    return MemoryStore() if place.kind == "memory" else open_store(place.path)
+
+
+@contextlib.contextmanager
+def _node_lock(place: Path) -> Iterator[None]:
+    handle = os.open(place / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _wait(lambda: _try_lock(handle), _HANDOVER_S):
+            raise NodeRunning(str(place), _holder(handle))
+        os.ftruncate(handle, 0)
+        note = {"pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        os.pwrite(handle, json.dumps(note).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait(is_done: Callable[[], bool], seconds: float) -> bool:
+    """A node that was just killed lets go of its lock a moment later."""
+    deadline = time.monotonic() + seconds
+    while not is_done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_STEP_S)
+    return True
+
+
+def _holder(handle: int) -> str:
+    try:
+        note = json.loads(os.pread(handle, 1000, 0))
+        return f"pid {note['pid']}, since {note['started']}"
+    except (ValueError, KeyError, TypeError):
+        return "it has not said its pid"
+
+
+@contextlib.contextmanager
+def _writers_lock(place: Path) -> Iterator[None]:
+    handle = os.open(place / "writers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _wait(lambda: _try_lock(handle), _STEP_S):
+            log.warning("waiting for a client that writes to %s", place)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,221 @@
+"""The pool: all workers of a node, each at home in one category.
+
+All workers come from one preloader, so an idle one changes its category by a new label. Between
+the balancer's decisions no worker idles beyond its category's minimum while another category
+below its maximum has work: it is lent, and back at the end of its job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jobsched.job import State
+from jobsched.preloader_link import PreloaderLink
+from jobsched.store.base import CategoryStats, Claim, GiveBack, Slot
+from jobsched.supervisor import Supervisor
+from jobsched.worker_link import WorkerLink
+
+__all__ = ["Pool"]
+
+log = logging.getLogger(__name__)
+
+_STUCK_WINDOWS = 5
+_STUCK_S = 0.01
+
+
+class Pool:
+    """Workers and supervisors. Belongs to the node's loop.
+
+    `number` gives the next worker number, never one used before; `joined` and `blocked` have the
+    sockets of workers watched.
+    """
+
+    def __init__(
+        self,
+        preloader: PreloaderLink,
+        supervisors: Mapping[str, Supervisor],
+        number: Callable[[], int],
+        joined: Callable[[WorkerLink], None],
+        blocked: Callable[[WorkerLink], None],
+    ) -> None:
+        self.preloader = preloader
+        self.workers: dict[int, WorkerLink] = {}
+        self._supervisors = supervisors
+        self._number = number
+        self._joined = joined
+        self._blocked = blocked
+
+    # How many, and where.
+
+    def reconcile(self, now: float) -> list[GiveBack]:
+        """Bring the workers in line with the supervisors' targets; return what was revoked.
+
+        Surplus workers go where some are missing, idle ones first; a busy one goes when its job is
+        done, and what it held ahead is given back at once.
+        """
+        homes = Counter(worker.home for worker in self.workers.values() if not worker.is_leaving)
+        missing = [
+            supervisor
+            for supervisor in self._supervisors.values()
+            for _ in range(supervisor.target - homes[supervisor.name])
+        ]
+        surplus = self._surplus(homes) if missing else []
+        revoked: list[GiveBack] = []
+        for worker, supervisor in zip(surplus, missing, strict=False):
+            revoked += self._move(worker, supervisor.name)
+        for supervisor in missing[len(surplus) :] if self.preloader.is_loaded else ():
+            if now >= supervisor.restart_at:
+                self._start(supervisor.name, now)
+        return revoked
+
+    def _surplus(self, homes: Counter[str]) -> list[WorkerLink]:
+        """Return the workers over their category's target, those first that are idle."""
+        found: list[WorkerLink] = []
+        over = {name: homes[name] - supervisor.target for name, supervisor in self._supervisors.items()}
+        for worker in sorted(self.workers.values(), key=lambda worker: bool(worker.held)):
+            if not worker.is_leaving and over[worker.home] > 0:
+                over[worker.home] -= 1
+                found.append(worker)
+        return found
+
+    def _move(self, worker: WorkerLink, category: str) -> list[GiveBack]:
+        log.debug("worker %d moves category=%s to=%s", worker.number, worker.home, category)
+        worker.home = category
+        return worker.revoke() if worker.serving != category else []
+
+    def _start(self, category: str, now: float) -> None:
+        worker = WorkerLink(self._number(), category, now, self._blocked)
+        self.workers[worker.number] = worker
+        self._joined(worker)
+        self.preloader.fork(worker)
+
+    def restart_in(self, now: float) -> float | None:
+        """Return the seconds until a worker that is missing may be started, None if none is."""
+        homes = Counter(worker.home for worker in self.workers.values() if not worker.is_leaving)
+        waits = [
+            max(0.0, supervisor.restart_at - now)
+            for supervisor in self._supervisors.values()
+            if supervisor.target > homes[supervisor.name]
+        ]
+        return min(waits, default=None)
+
+    # Who gets work.
+
+    def slots(self, waiting: Mapping[str, int], now: float, commit_s: float) -> list[Slot]:
+        """Return the room at the workers, given how many jobs each category has that can start.
+
+        A worker that is idle offers itself to its own category even if nothing waits there: what
+        arrives in this very turn is then claimed in the same commit.
+        """
+        rest = dict(waiting)
+        serving = Counter(worker.serving for worker in self.workers.values() if worker.held)
+        slots: list[Slot] = []
+        free: list[WorkerLink] = []
+        for worker in self.workers.values():
+            if not worker.is_ready or worker.is_leaving:
+                continue
+            if worker.held and (worker.serving != worker.home or rest.get(worker.home, 0) <= 0):
+                continue
+            if not worker.held and rest.get(worker.home, 0) <= 0:
+                free.append(worker)
+                continue
+            supervisor = self._supervisors[worker.home]
+            if not worker.held and not self._admits(supervisor, serving):
+                continue
+            room = supervisor.room(worker, now, commit_s)
+            if room:
+                serving[worker.home] += not worker.held
+                rest[worker.home] -= room
+                slots.append(Slot(worker.home, worker.number, room))
+        return slots + self._lend(free, rest, serving, now, commit_s)
+
+    def _lend(
+        self, free: Iterable[WorkerLink], rest: dict[str, int], serving: Counter[str | None], now: float, commit_s: float
+    ) -> list[Slot]:
+        """Offer idle workers to categories that have more work than their own workers take."""
+        slots: list[Slot] = []
+        at_home = Counter(
+            worker.home for worker in self.workers.values() if worker.serving in (None, worker.home) or not worker.held
+        )
+        for worker in free:
+            borrower = self._borrower(worker, rest, serving, at_home)
+            if borrower is None:
+                home = self._supervisors[worker.home]
+                if self._admits(home, serving):
+                    slots.append(Slot(worker.home, worker.number, home.room(worker, now, commit_s)))
+                continue
+            at_home[worker.home] -= 1
+            serving[borrower] += 1
+            rest[borrower] -= 1
+            slots.append(Slot(borrower, worker.number, 1))
+        return slots
+
+    def _borrower(
+        self, worker: WorkerLink, rest: Mapping[str, int], serving: Counter[str | None], at_home: Counter[str]
+    ) -> str | None:
+        if at_home[worker.home] <= self._supervisors[worker.home].settings.min_workers:
+            return None
+        wanting = [
+            (supervisor.settings.priority * rest[name], name)
+            for name, supervisor in self._supervisors.items()
+            if rest.get(name, 0) > 0 and name != worker.home and self._admits(supervisor, serving)
+        ]
+        return max(wanting)[1] if wanting else None
+
+    def _admits(self, supervisor: Supervisor, serving: Counter[str | None]) -> bool:
+        most = supervisor.settings.max_workers
+        return most is None or serving[supervisor.name] < most
+
+    def hand_out(self, claims: Sequence[Claim], slots: Sequence[Slot], now: float) -> list[GiveBack]:
+        """Send claimed jobs to their workers; return those whose worker is gone meanwhile."""
+        categories = {slot.worker: slot.category for slot in slots}
+        by_worker: dict[int, list[Claim]] = {}
+        for claim in claims:
+            by_worker.setdefault(claim.worker, []).append(claim)
+        orphans: list[GiveBack] = []
+        for number, share in by_worker.items():
+            worker = self.workers.get(number)
+            if worker is None or worker.is_leaving:
+                orphans += [GiveBack(claim.job, claim.number) for claim in share]
+            else:
+                worker.hand_out(share, categories[number], now)
+        return orphans
+
+    def revoke_stuck(self, now: float, commit_s: float) -> list[GiveBack]:
+        """Take back what waits behind a job that turns out to be long."""
+        revoked: list[GiveBack] = []
+        for worker in self.workers.values():
+            if len(worker.held) > 1:
+                window = self._supervisors[worker.serving or worker.home].window_s(commit_s)
+                if now - worker.progress_at > max(_STUCK_S, _STUCK_WINDOWS * window):
+                    revoked += worker.revoke()
+        return revoked
+
+    @property
+    def holds_ahead(self) -> bool:
+        """Whether `revoke_stuck` has anything to watch."""
+        return any(len(worker.held) > 1 for worker in self.workers.values())
+
+    # The end.
+
+    def dismiss(self) -> list[GiveBack]:
+        """Have all workers leave after their running jobs; return what was revoked."""
+        revoked: list[GiveBack] = []
+        for worker in self.workers.values():
+            revoked += worker.revoke()
+            worker.dismiss()
+        return revoked
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for number in self.workers:
+            self.preloader.kill(number)
+
+
+def waiting(stats: Mapping[str, CategoryStats], names: Iterable[str]) -> dict[str, int]:
+    """Return how many jobs can start in each category."""
+    return {
+        name: 0 if stats[name].paused else stats[name][State.PENDING] for name in names if name in stats
+    }

@@ -1,0 +1,297 @@
+"""The preloader: imports the user's modules once, then forks workers, and reaps them.
+
+The node runs no user code, so this child of its does. It is the parent of all workers: it knows
+exactly how each one ended, and is the one that kills, so that no signal can reach a process that
+merely got the same pid. When the node is gone it kills and reaps everything below it, and leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobsched import fence, linux, wire
+from jobsched import definition as tasks
+from jobsched.config import CategoryConfig
+from jobsched.transport import set_worker_transport
+from jobsched.worker import Link, Worker
+
+__all__ = ["Exited", "Fork", "FromPreloader", "Kill", "LoadFailed", "Loaded", "Settings", "main"]
+
+_PACKET = 1 << 17
+_TASKS_PER_PACKET = 400
+_MAX_HANDLES = 1 << 20
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the preloader and its workers need to know."""
+
+    directory: str
+    run_directory: str
+    modules: tuple[str, ...]
+    categories: dict[str, CategoryConfig]
+
+
+class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Some of the tasks that the modules define; `more` follow. `forks` says how workers start."""
+
+    tasks: list[str]
+    more: bool
+    forks: bool
+
+
+class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A module could not be imported."""
+
+    module: str
+    traceback: str
+
+
+class Exited(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A worker is gone: its wait status, and its peak memory in KiB."""
+
+    worker: int
+    status: int
+    peak_kib: int
+
+
+class Fork(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Start a worker. Its socket and the reading end of its tokens come with the message."""
+
+    worker: int
+
+
+class Kill(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """End a worker at once, and all that it has started."""
+
+    worker: int
+
+
+FromPreloader = Loaded | LoadFailed | Exited
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Fork | Kill).decode
+
+
+def main(control: socket.socket, settings: Settings, node: int) -> None:
+    """Run the preloader, in the child process that the node has spawned."""
+    linux.die_with_parent(node)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal or systemd sends them to the whole group
+    linux.become_subreaper()
+    problem = load(settings)
+    if problem is not None:
+        control.send(_encode(problem))
+        return
+    gc.collect()
+    gc.freeze()  # the pages of what is loaded stay shared with the workers
+    # From here on the end of the control socket tells us: a signal would race the sweep.
+    linux.outlive_parent()
+    if os.getppid() != node:
+        return
+    _Preloader(control, settings).run()
+
+
+def load(settings: Settings) -> LoadFailed | None:
+    """Import the configured modules; return the first that fails."""
+    sys.path.insert(0, settings.directory)
+    for module in settings.modules:
+        try:
+            importlib.import_module(module)
+        except BaseException:  # noqa: BLE001 (user code; SystemExit at import is a failure too)
+            return LoadFailed(module, traceback.format_exc()[-_PACKET // 2 :])
+    return None
+
+
+def run_worker(link: socket.socket, tokens: int, worker: int, settings: Settings) -> None:
+    """Be a worker: take the fence, then run jobs. In a process of its own."""
+    held = fence.take(Path(settings.run_directory), worker)
+    channel = Link(link)
+    set_worker_transport(channel)
+    random.seed()
+    Worker(channel, tokens, settings.categories).run()
+    os.close(held)
+
+
+class _Preloader:
+    def __init__(self, control: socket.socket, settings: Settings) -> None:
+        self._control = control
+        self._settings = settings
+        self._workers: dict[int, int] = {}  # pid → number
+        self._forks = len(os.listdir("/proc/self/task")) == 1
+        self._woken, self._wake = socket.socketpair()
+
+    def run(self) -> None:
+        """Serve the node until it is gone; then leave nothing behind."""
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        try:
+            self._announce()
+            self._serve()
+        except OSError:
+            pass  # the node cannot be reached: the same as its end
+        finally:
+            self._sweep_all()
+
+    def _announce(self) -> None:
+        names = sorted(tasks.known())
+        parts = [names[at : at + _TASKS_PER_PACKET] for at in range(0, len(names), _TASKS_PER_PACKET)] or [[]]
+        for place, part in enumerate(parts, 1):
+            self._control.send(_encode(Loaded(part, more=place < len(parts), forks=self._forks)))
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if self._woken in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(4096)
+                    self._reap()
+                if self._control in ready and not self._obey():
+                    return
+
+    def _obey(self) -> bool:
+        data, handles, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+        if not data:
+            return False
+        message = _decode(data)
+        if isinstance(message, Fork):
+            self._start(message.worker, socket.socket(fileno=handles[0]), handles[1])
+        else:
+            for pid, number in list(self._workers.items()):
+                if number == message.worker:
+                    self._kill(pid)
+        return True
+
+    def _start(self, worker: int, link: socket.socket, tokens: int) -> None:
+        if self._forks:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(worker, link, tokens)
+        else:
+            pid = _spawn(worker, link.fileno(), tokens, self._settings)
+        self._workers[pid] = worker
+        link.close()
+        os.close(tokens)
+
+    def _become_worker(self, worker: int, link: socket.socket, tokens: int) -> None:
+        """Turn the fork into a worker. Never returns into the preloader's code."""
+        code = 1
+        try:
+            parent = os.getppid()
+            signal.set_wakeup_fd(-1)
+            settle(parent)
+            _close_all_but({0, 1, 2, link.fileno(), tokens})
+            run_worker(link, tokens, worker, self._settings)
+            code = 0
+        except BaseException:  # noqa: BLE001 (a worker that cannot start must say why)
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                self._kill_strays()
+                self._control.send(_encode(Exited(worker, status, usage.ru_maxrss)))
+
+    def _kill(self, pid: int) -> None:
+        """Kill a worker's session; what left it is found as a stray when the worker is reaped."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def _kill_strays(self) -> None:
+        """Kill what dead workers have left: as subreaper we have become its parent."""
+        for pid in _children():
+            if pid not in self._workers:
+                self._kill(pid)
+
+    def _sweep_all(self) -> None:
+        """Kill and reap until nothing is left: orphans of orphans turn up one by one."""
+        while True:
+            for pid in _children():
+                self._kill(pid)
+            try:
+                os.wait4(-1, 0)
+            except ChildProcessError:
+                return
+
+
+def settle(parent: int) -> None:
+    """Cut a worker loose from terminal and signals, and tie it to its parent's life."""
+    os.setsid()
+    linux.die_with_parent(parent)
+    for number in (signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def _children() -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
+    return []
+
+
+def _close_all_but(kept: set[int]) -> None:
+    last = 0
+    for handle in (*sorted(kept), _MAX_HANDLES):
+        if handle > last:  # an empty range is taken for all there are
+            os.closerange(last, handle)
+        last = handle + 1
+
+
+def _spawn(worker: int, link: int, tokens: int, settings: Settings) -> int:
+    """Start a worker as a new program: forking with several threads alive can deadlock it."""
+    arguments = [sys.executable, "-m", __name__, str(worker), str(link), str(tokens), str(os.getpid())]
+    environment = {**os.environ, "JOBSCHED_SETTINGS": msgspec.json.encode(settings).decode()}
+    process = subprocess.Popen(arguments, pass_fds=(link, tokens), env=environment)  # noqa: S603
+    process.returncode = 0  # we reap it ourselves, by wait4
+    return process.pid
+
+
+def spawned(arguments: list[str], environment: Mapping[str, Any]) -> None:
+    """Be a worker that was started by `_spawn`."""
+    worker, link, tokens, parent = map(int, arguments)
+    settings = msgspec.json.decode(environment["JOBSCHED_SETTINGS"], type=Settings)
+    settle(parent)
+    problem = load(settings)
+    if problem is not None:
+        sys.exit(problem.traceback)
+    run_worker(socket.socket(fileno=link), tokens, worker, settings)
+
+
+if __name__ == "__main__":
+    spawned(sys.argv[1:], os.environ)

@@ -1,0 +1,145 @@
+"""The node's reception: takes what clients and workers ask, and sees that each gets an answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from jobsched import wire
+from jobsched.config import Config
+from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
+from jobsched.job import MAX_PAYLOAD
+from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
+from jobsched.transport import is_final
+
+__all__ = ["Asker", "Reception"]
+
+_RECORD_SLACK = 4096  # what a record holds beside the arguments
+
+
+class Asker(Protocol):
+    """Whoever asks: a client, or a worker on behalf of its job."""
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send it an answer."""
+        ...
+
+
+class Reception:
+    """What has been asked and not yet answered. Belongs to the node's loop.
+
+    `tasks` are the names that can be run here; while it is empty, no task is refused as unknown.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.tasks: Collection[str] = ()
+        self._asked: list[tuple[Asker, int, Request]] = []
+        self._answering: list[tuple[Asker, int, Request]] = []
+        self._looks: list[tuple[Asker, wire.Look]] = []
+        self._watchers: dict[bytes, list[tuple[Asker, int]]] = {}
+        self._parts: dict[tuple[Asker, int], list[NewJob]] = {}
+
+    def take(self, asker: Asker, message: wire.Ask | wire.Look) -> None:
+        """Note what is asked. Raises WireError when a request is over its limits."""
+        if isinstance(message, wire.Look):
+            self._looks.append((asker, message))
+            return
+        request = self._whole(asker, message)
+        if request is None:
+            return
+        refusal = self._refusal(request)
+        if refusal is None:
+            self._asked.append((asker, message.number, request))
+        else:
+            asker.send(wire.Answer(message.number, refusal))
+
+    def _whole(self, asker: Asker, ask: wire.Ask) -> Request | None:
+        """Return a request once all its parts are there."""
+        key = (asker, ask.number)
+        if not ask.more and key not in self._parts:
+            return ask.request
+        jobs = self._parts.setdefault(key, [])
+        jobs += ask.request.jobs
+        size = sum(len(job.record) for job in jobs) if len(jobs) <= wire.MAX_REQUEST_JOBS else 0
+        if len(jobs) > wire.MAX_REQUEST_JOBS or size > wire.MAX_REQUEST_BYTES:
+            raise WireError(f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB")
+        if ask.more:
+            return None
+        del self._parts[key]
+        return msgspec.structs.replace(ask.request, jobs=jobs)
+
+    def _refusal(self, request: Request) -> Refused | None:
+        """Return why a request cannot be accepted: it is refused whole."""
+        categories, tasks = self._config.categories, self.tasks
+        for job in request.jobs:
+            if job.category not in categories:
+                return _refused(UnknownCategory(job.category, categories))
+            if tasks and job.task not in tasks:
+                return _refused(UnknownTask(job.task, tasks))
+            if len(job.record) > MAX_PAYLOAD + _RECORD_SLACK:
+                return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
+        for name in (*request.pause, *request.resume):
+            if name not in categories:
+                return _refused(UnknownCategory(name, categories))
+        return None
+
+    def requests(self) -> list[Request]:
+        """Return what the next turn is to apply."""
+        self._answering, self._asked = self._asked, []
+        return [request for _, _, request in self._answering]
+
+    def arriving(self) -> Counter[str]:
+        """Return how many jobs each category gets by the next turn."""
+        return Counter(job.category for _, _, request in self._asked for job in request.jobs if not job.due_at)
+
+    def answer(self, replies: Sequence[Reply]) -> None:
+        """Send the replies of the turn that applied `requests`."""
+        for (asker, number, _), reply in zip(self._answering, replies, strict=True):
+            asker.send(wire.Answer(number, reply))
+
+    def cancelled(self) -> Iterable[bytes]:
+        """Return the jobs whose cancellation the turn was asked for."""
+        return (job_id for _, _, request in self._answering for job_id in request.cancel)
+
+    def settle(self, store: JobStore, ended: Iterable[bytes]) -> None:
+        """Answer who asked for a job, and who waited for one that has ended: `ended` names those
+        that may have.
+        """
+        if self._watchers:
+            for job_id in ended:
+                if job_id in self._watchers:
+                    self._tell(job_id, store.get(job_id))
+        looks, self._looks = self._looks, []
+        for asker, look in looks:
+            job = store.get(look.job)
+            if look.ended and job is not None and not is_final(job.status.state):
+                self._watchers.setdefault(look.job, []).append((asker, look.number))
+            else:
+                asker.send(wire.Seen(look.number, job))
+
+    def _tell(self, job_id: bytes, job: StoredJob | None) -> None:
+        if job is None or is_final(job.status.state):
+            for asker, number in self._watchers.pop(job_id):
+                asker.send(wire.Seen(number, job))
+
+    @property
+    def has_looks(self) -> bool:
+        """Whether `settle` has something to answer."""
+        return bool(self._looks)
+
+    def forget(self, asker: Asker) -> None:
+        """Drop what somebody who is gone has asked and need not be told."""
+        self._looks = [entry for entry in self._looks if entry[0] is not asker]
+        self._parts = {key: jobs for key, jobs in self._parts.items() if key[0] is not asker}
+        for job_id, watchers in list(self._watchers.items()):
+            watchers[:] = [entry for entry in watchers if entry[0] is not asker]
+            if not watchers:
+                del self._watchers[job_id]
+
+
+def _refused(error: Exception) -> Refused:
+    return Refused(type(error).__name__, str(error))

@@ -1,0 +1,28 @@
+"""When a failed job is tried again: a pure rule."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+__all__ = ["Backoff"]
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Exponential back-off with full-range jitter, all in seconds.
+
+    The wait before retry n (1 for the first) is ``base * factor ** (n - 1)``, at most ``cap``,
+    spread by ``±jitter`` of itself so that jobs that failed together do not come back together.
+    """
+
+    base: float = 1.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: float = 0.2
+
+    def delay(self, retry: int, rng: random.Random) -> float:
+        """Return the seconds to wait before the given retry (from 1)."""
+        # Capped exponent: 2.0 ** 2000 would raise OverflowError long after the cap is reached.
+        wait = min(self.cap, self.base * self.factor ** min(retry - 1, 64))
+        return wait * (1 + self.jitter * rng.uniform(-1, 1))

@@ -1,0 +1,1 @@
+"""Job stores: everything that is remembered."""

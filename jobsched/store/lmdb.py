@@ -1,0 +1,383 @@
+"""The embedded job store: one LMDB file, durable at every commit.
+
+Default flags of LMDB: a commit is two flushes, and survives kill -9 and a power cut. One
+environment per path and process, closed in forked children, where using it would corrupt it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+
+from jobsched.errors import CommitUnknown, NotCommitted, StoreError, StoreFormatError, StoreUnsafe
+from jobsched.job import JobStatus, State
+from jobsched.report import Decision
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.base import (
+    CategoryStats,
+    Page,
+    Query,
+    Recovered,
+    Refused,
+    Reply,
+    Request,
+    StoredJob,
+    Turn,
+    TurnResult,
+)
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases
+from jobsched.store.lmdb_turn import LmdbTurn
+from jobsched.store.place import make_private
+
+__all__ = ["LmdbStore", "open_store"]
+
+_MAP_SIZE = 64 << 30  # sparse; never grown at run time
+_PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
+_PAGE_JOBS = 200
+_MIN_PART = 6
+
+# One environment per path: LMDB refuses a second one in a process. Threads share it, under the lock.
+_open: dict[Path, LmdbStore] = {}
+_open_lock = threading.Lock()
+
+
+def open_store(path: Path) -> LmdbStore:
+    """Return the store in a directory, creating it if there is none.
+
+    Raises StoreUnsafe for a place that must not be used, StoreFormatError for a store that a newer
+    jobsched has written. Opening it again in the same process gives the same object; each
+    `open_store` needs its own `close`.
+    """
+    place = path.resolve()
+    with _open_lock:
+        store = _open.get(place)
+        if store is None:
+            store = _open[place] = LmdbStore(place)
+        store.users += 1
+        return store
+
+
+def _close_in_child() -> None:
+    """Drop what a fork inherited: an inherited environment works, and corrupts."""
+    global _open_lock  # noqa: PLW0603 (the parent's may be held by a thread that is not here)
+    _open_lock = threading.Lock()
+    for store in list(_open.values()):
+        store.abandon()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+class LmdbStore:
+    """A `JobStore` in a directory of its own. Made by `open_store`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.users = 0
+        make_private(path)
+        self._lock = threading.Lock()  # one writer at a time, and the cache below is its own
+        self._env, self._dbs = self._open_environment()
+        self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
+
+    def _open_environment(self) -> tuple[lmdb.Environment, Databases]:
+        fresh = not (self.path / "data.mdb").exists()
+        try:
+            env = lmdb.open(
+                str(self.path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0
+            )
+        except MemoryError as error:
+            raise StoreUnsafe(f"cannot map {self.path}: raise the limit on address space (ulimit -v)") from error
+        except lmdb.Error as error:
+            raise StoreError(f"cannot open the store {self.path}: {error}") from error
+        env.reader_check()
+        dbs = Databases.open(env)
+        self._check_format(env, dbs)
+        if fresh:
+            self._sync_directory()
+        return env, dbs
+
+    def _check_format(self, env: lmdb.Environment, dbs: Databases) -> None:
+        with env.begin(db=dbs.meta) as txn:
+            found = txn.get(b"format")
+        if found is None:
+            with env.begin(db=dbs.meta, write=True) as txn:
+                txn.put(b"format", str(layout.FORMAT).encode(), overwrite=False)
+                txn.put(b"store", uuid.uuid4().bytes, overwrite=False)
+        elif not found.isdigit() or int(found) > layout.FORMAT:
+            env.close()
+            raise StoreFormatError(
+                f"the store {self.path} has format {found.decode(errors='replace')}, this jobsched "
+                f"knows up to {layout.FORMAT}: upgrade jobsched"
+            )
+
+    def _sync_directory(self) -> None:
+        """LMDB does not flush the directory entry of the file that it creates."""
+        for place in (self.path, self.path.parent):
+            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def close(self) -> None:
+        """Let go of the store; the last user's close closes the file."""
+        with _open_lock:
+            self.users -= 1
+            if self.users > 0 or _open.pop(self.path, None) is None:
+                return
+            self._env.close()
+
+    def abandon(self) -> None:
+        """Close the environment that a fork inherited."""
+        self._env.close()
+
+    # Writing.
+
+    def apply(self, turn: Turn) -> TurnResult:
+        """Apply a turn as one transaction, durable on return."""
+        with self._lock:
+            try:
+                return self._apply(turn)
+            except lmdb.MapFullError:
+                return self._apply_without_jobs(turn)
+
+    def _apply(self, turn: Turn) -> TurnResult:
+        with self._writing() as (txn, counters, categories):
+            return LmdbTurn(txn, self._dbs, counters, categories).apply(turn)
+
+    def _apply_without_jobs(self, turn: Turn) -> TurnResult:
+        """The map is full: refuse the requests that add, and let everything else through."""
+        full = Refused("StoreFull", f"the store {self.path} is full")
+        kept = [request for request in turn.requests if not request.jobs]
+        try:
+            result = self._apply(_with_requests(turn, kept))
+        except lmdb.MapFullError as error:
+            raise NotCommitted(f"the store {self.path} is full") from error
+        answers = iter(result.replies)
+        replies: list[Reply] = [full if request.jobs else next(answers) for request in turn.requests]
+        return TurnResult(
+            replies=replies,
+            lost=result.lost,
+            claims=result.claims,
+            released=result.released,
+            next_due=result.next_due,
+            stats=result.stats,
+        )
+
+    def recover(self, held: frozenset[int] = frozenset()) -> Recovered:
+        """Begin a node's life: put back what an earlier one left in progress."""
+        with self._lock, self._writing() as (txn, counters, categories):
+            put_back = LmdbTurn(txn, self._dbs, counters, categories).recover(held)
+            return Recovered(epoch=counters.epoch, put_back=put_back)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[tuple[lmdb.Transaction, Counters, dict[str, CategoryRow]]]:
+        """Give a write transaction and the small databases; commit at the end.
+
+        Counters and categories are read again only if another process has committed since: a write
+        transaction's id is that of the last commit plus one.
+        """
+        try:
+            txn = self._env.begin(write=True)
+        except lmdb.Error as error:
+            raise NotCommitted(f"cannot begin a transaction on {self.path}: {error}") from error
+        cache, self._cache = self._cache, None
+        try:
+            if cache is None or cache[0] != txn.id() - 1:
+                cache = (0, layout.read_counters(txn, self._dbs), layout.read_categories(txn, self._dbs))
+            _, counters, categories = cache
+            yield txn, counters, categories
+            number = txn.id()
+        except lmdb.MapFullError:
+            txn.abort()
+            raise
+        except lmdb.Error as error:
+            txn.abort()
+            raise NotCommitted(f"the store {self.path} failed: {error}") from error
+        except BaseException:
+            txn.abort()
+            raise
+        try:
+            txn.commit()
+        except lmdb.MapFullError:
+            raise
+        except lmdb.Error as error:
+            raise CommitUnknown(f"the store {self.path} failed at a commit: {error}") from error
+        self._cache = (number, counters, categories)
+
+    # Reading. Each is one short transaction.
+
+    def get(self, job_id: bytes) -> StoredJob | None:
+        """Return a job, None if there is none of that id."""
+        with self._env.begin() as txn:
+            return self._load(txn, job_id)
+
+    def in_progress(self) -> dict[int, list[bytes]]:
+        """Return the jobs in progress by worker number."""
+        held: dict[int, list[bytes]] = {}
+        with self._env.begin() as txn:
+            for _, value in txn.cursor(db=self._dbs.running):
+                job_id, worker = layout.split_running(value)
+                held.setdefault(worker, []).append(job_id)
+        return held
+
+    def stats(self) -> dict[str, CategoryStats]:
+        """Return the counts per category."""
+        with self._env.begin() as txn:
+            rows = layout.read_categories(txn, self._dbs)
+        return {name: CategoryStats(row.counts, row.paused) for name, row in rows.items()}
+
+    def upcoming(self, until: int, limit: int) -> dict[str, int]:
+        """Return per category how many scheduled jobs fall due before an instant."""
+        counts: dict[int, int] = {}
+        with self._env.begin() as txn:
+            for key, value in islice(txn.cursor(db=self._dbs.scheduled), limit):
+                if layout.split_scheduled(key)[0] > until:
+                    break
+                number = int.from_bytes(value, "big")
+                counts[number] = counts.get(number, 0) + 1
+            names = {row.number: name for name, row in layout.read_categories(txn, self._dbs).items()}
+        return {names[number]: count for number, count in counts.items()}
+
+    def decisions(self, limit: int) -> list[Decision]:
+        """Return the balancer's last decisions, oldest first."""
+        with self._env.begin() as txn:
+            return layout.read_decisions(txn, self._dbs, limit)
+
+    def resolve(self, part: str) -> list[bytes]:
+        """Return the ids that begin or end with a text of 6 or more hex digits, two at most."""
+        digits = part.replace("-", "").lower()
+        if len(digits) < _MIN_PART or not set(digits) <= set("0123456789abcdef"):
+            raise ValueError(f"{part!r} is no part of a job id: 6 or more of its hex digits are needed")
+        after = b""
+        found: list[bytes] = []
+        while len(found) < 2:  # noqa: PLR2004 (two are enough to call it ambiguous)
+            with self._env.begin() as txn:  # a new one each time: all keys may be millions
+                keys = self._ids(txn, after, 20 * _PAGE_ROWS)
+            if not keys:
+                break
+            after = keys[-1]
+            found += [key for key in keys if key.hex().startswith(digits) or key.hex().endswith(digits)]
+        return found[:2]
+
+    def _ids(self, txn: lmdb.Transaction, after: bytes, limit: int) -> list[bytes]:
+        cursor = txn.cursor(db=self._dbs.statuses)
+        if not cursor.set_range(after + b"\0"):
+            return []
+        return list(islice(cursor.iternext(values=False), limit))
+
+    def find(self, query: Query) -> Page:
+        """Return a page of jobs."""
+        limit = min(query.limit, _PAGE_JOBS)
+        with self._env.begin() as txn:
+            numbers = {name: row.number for name, row in layout.read_categories(txn, self._dbs).items()}
+            rows = self._rows(txn, query, numbers)
+            jobs: list[StoredJob] = []
+            last = b""
+            for last, job_id in islice(rows, _PAGE_ROWS):
+                job = self._load(txn, job_id)
+                if job is not None and query.category in (None, job.status.category):
+                    jobs.append(job)
+                if len(jobs) == limit:
+                    break
+            more = next(rows, None) is not None
+        return Page(jobs=jobs, next=last if more else None)
+
+    def _rows(
+        self, txn: lmdb.Transaction, query: Query, numbers: dict[str, int]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield cursor and id of the jobs that a query may mean, in its order."""
+        wanted = [numbers.get(query.category, 0)] if query.category else list(numbers.values())
+        if query.state is None:
+            return ((job_id, job_id) for job_id in self._ids(txn, query.after, _PAGE_ROWS + 1))
+        if query.state is State.PENDING:
+            return self._pending_rows(txn, wanted, query.after)
+        if query.state is State.SCHEDULED:
+            return self._forward(txn, self._dbs.scheduled, query.after, slice(8, 24))
+        if query.state is State.IN_PROGRESS:
+            return self._running_rows(txn, query.after)
+        return self._ended_rows(txn, query.state, wanted if query.category else None, query.after)
+
+    def _pending_rows(
+        self, txn: lmdb.Transaction, numbers: Iterable[int], after: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Merge the queues: by priority, then by sequence. The cursor is the key less its category."""
+
+        def queue(number: int) -> Iterator[tuple[bytes, bytes]]:
+            prefix = layout.pending_prefix(number)
+            cursor = txn.cursor(db=self._dbs.pending)
+            if cursor.set_range(prefix + after + b"\0" if after else prefix):
+                for key, job_id in cursor:
+                    if not key.startswith(prefix):
+                        return
+                    yield key[len(prefix) :], job_id
+
+        return heapq.merge(*(queue(number) for number in numbers))
+
+    def _forward(
+        self, txn: lmdb.Transaction, db: object, after: bytes, part: slice
+    ) -> Iterator[tuple[bytes, bytes]]:
+        cursor = txn.cursor(db=db)
+        if cursor.set_range(after + b"\0" if after else b"\0"):
+            for key in cursor.iternext(values=False):
+                yield key, key[part]
+
+    def _running_rows(self, txn: lmdb.Transaction, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+        cursor = txn.cursor(db=self._dbs.running)
+        if cursor.set_range(after + b"\0" if after else b"\0"):
+            for key, value in cursor:
+                yield key, layout.split_running(value)[0]
+
+    def _ended_rows(
+        self, txn: lmdb.Transaction, state: State, numbers: list[int] | None, after: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Newest first: from the end of the state's stretch backwards."""
+        wanted = None if numbers is None else {layout.pending_prefix(number) for number in numbers}
+        cursor = txn.cursor(db=self._dbs.ended)
+        start = after or bytes((state + 1,))
+        found = cursor.prev() if cursor.set_range(start) else cursor.last()
+        while found:
+            key, category = cursor.item()
+            if key[0] != state:
+                return
+            if wanted is None or category in wanted:
+                yield key, layout.split_ended(key)[2]
+            found = cursor.prev()
+
+    def _load(self, txn: lmdb.Transaction, job_id: bytes) -> StoredJob | None:
+        data = txn.get(job_id, db=self._dbs.statuses)
+        if data is None:
+            return None
+        try:
+            status = layout.decode_status(data)
+        except layout.BadRecord:
+            status = JobStatus(State.PARKED, "", 0)
+        left = layout.read_result(txn, self._dbs, job_id)
+        return StoredJob(
+            id=job_id,
+            status=status,
+            record=layout.get_blob(txn, self._dbs.jobs, job_id),
+            result=left.result,
+            error=left.error,
+        )
+
+
+def _with_requests(turn: Turn, requests: list[Request]) -> Turn:
+    return Turn(
+        now=turn.now,
+        requests=requests,
+        outcomes=turn.outcomes,
+        give_back=turn.give_back,
+        decisions=turn.decisions,
+        release=turn.release,
+        slots=turn.slots,
+    )

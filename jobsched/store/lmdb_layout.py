@@ -1,0 +1,288 @@
+"""How jobs lie in LMDB: the databases, their keys, and the records in them.
+
+    meta        b"format" → number; b"counters" → [sequence, claim, epoch]
+    categories  name → [number, paused, counts by state]
+    jobs        id → the immutable record
+    statuses    id → the mutable status
+    results     id → [result, error] of the last run that left one
+    pending     category · priority, highest first · sequence → id
+    scheduled   due time · id → category
+    running     claim → id · worker
+    ended       state · time · id → category      (parked and quarantined jobs too)
+    decisions   number → a decision of the balancer
+
+Keys are big-endian, so that byte order is the order wanted. A job stands in exactly one of the
+four before the last. Long records are split: LMDB keeps values over about 2 KB in runs of whole pages, and
+searching its free list for long runs is what makes large stores slow.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import islice
+
+import lmdb
+import msgspec
+
+from jobsched.codec import BadRecord, seal, unseal
+from jobsched.job import JobError, JobStatus, State
+from jobsched.report import Decision
+from jobsched.store.base import KEPT_DECISIONS
+
+__all__ = [
+    "FORMAT",
+    "CategoryRow",
+    "Counters",
+    "Databases",
+    "ResultRow",
+    "append_decision",
+    "decode_status",
+    "drop_blob",
+    "ended_key",
+    "ended_prefix",
+    "encode_status",
+    "get_blob",
+    "pending_key",
+    "pending_prefix",
+    "put_blob",
+    "read_categories",
+    "read_counters",
+    "read_decisions",
+    "read_result",
+    "running_key",
+    "running_value",
+    "scheduled_key",
+    "split_ended",
+    "split_pending",
+    "split_running",
+    "split_scheduled",
+    "write_category",
+    "write_counters",
+    "write_result",
+]
+
+FORMAT = 1
+_CHUNK = 2000
+_MANY = b"\x02"  # first byte of a split record: no seal begins with it
+
+_pending = struct.Struct(">IHQ")
+_scheduled = struct.Struct(">Q16s")
+_running = struct.Struct(">Q")
+_running_value = struct.Struct(">16sQ")
+_ended = struct.Struct(">BQ16s")
+_TOP_PRIORITY = 0x7FFF
+
+
+class Databases(msgspec.Struct, frozen=True):
+    """The handles of the named databases."""
+
+    meta: object
+    categories: object
+    jobs: object
+    statuses: object
+    results: object
+    pending: object
+    scheduled: object
+    running: object
+    ended: object
+    decisions: object
+
+    @classmethod
+    def open(cls, env: lmdb.Environment) -> Databases:
+        """Open or create them all."""
+        return cls(*(env.open_db(name.encode()) for name in cls.__struct_fields__))
+
+
+class Counters(msgspec.Struct, array_like=True):
+    """The numbers that only grow: the last one given of each."""
+
+    sequence: int = 0
+    claim: int = 0
+    epoch: int = 0
+
+
+class CategoryRow(msgspec.Struct, array_like=True):
+    """A category's number in keys, and its counts."""
+
+    number: int
+    paused: bool
+    counts: list[int]
+
+    @classmethod
+    def new(cls, number: int) -> CategoryRow:
+        """Return the row of a category not seen before."""
+        return cls(number, False, [0] * len(State))
+
+
+class ResultRow(msgspec.Struct, array_like=True, frozen=True):
+    """What a run left: a result, or why there is none."""
+
+    result: bytes | None = None
+    error: JobError | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_statuses = msgspec.msgpack.Decoder(JobStatus)
+_categories = msgspec.msgpack.Decoder(CategoryRow)
+_counters = msgspec.msgpack.Decoder(Counters)
+_decisions = msgspec.msgpack.Decoder(Decision)
+_results = msgspec.msgpack.Decoder(ResultRow)
+
+
+def encode_status(status: JobStatus) -> bytes:
+    """Return a status as stored."""
+    return seal(_encode(status))
+
+
+def decode_status(data: bytes) -> JobStatus:
+    """Return a stored status. Raises BadRecord."""
+    try:
+        return _statuses.decode(unseal(data))
+    except msgspec.MsgspecError as error:
+        raise BadRecord(str(error)) from error
+
+
+def pending_prefix(category: int) -> bytes:
+    """Return what the pending keys of a category begin with."""
+    return category.to_bytes(4, "big")
+
+
+def pending_key(category: int, priority: int, sequence: int) -> bytes:
+    """Return the key of a job in its queue."""
+    return _pending.pack(category, _TOP_PRIORITY - priority, sequence)
+
+
+def split_pending(key: bytes) -> tuple[int, int, int]:
+    """Return category number, priority and sequence of a pending key."""
+    category, inverted, sequence = _pending.unpack(key)
+    return category, _TOP_PRIORITY - inverted, sequence
+
+
+def scheduled_key(due_at: int, job_id: bytes) -> bytes:
+    """Return the key of a job that is not due."""
+    return _scheduled.pack(max(due_at, 0), job_id)
+
+
+def split_scheduled(key: bytes) -> tuple[int, bytes]:
+    """Return due time and id of a scheduled key."""
+    due_at, job_id = _scheduled.unpack(key)
+    return due_at, job_id
+
+
+def running_key(claim: int) -> bytes:
+    """Return the key of a job in progress."""
+    return _running.pack(claim)
+
+
+def running_value(job_id: bytes, worker: int) -> bytes:
+    """Return what the running index keeps of a job."""
+    return _running_value.pack(job_id, worker)
+
+
+def split_running(value: bytes) -> tuple[bytes, int]:
+    """Return id and worker of a running row."""
+    job_id, worker = _running_value.unpack(value)
+    return job_id, worker
+
+
+def ended_prefix(state: State) -> bytes:
+    """Return what the ended keys of a state begin with."""
+    return bytes((state,))
+
+
+def ended_key(state: State, ended_at: int, job_id: bytes) -> bytes:
+    """Return the key of a job that waits for nobody."""
+    return _ended.pack(state, max(ended_at, 0), job_id)
+
+
+def split_ended(key: bytes) -> tuple[State, int, bytes]:
+    """Return state, time and id of an ended key."""
+    state, ended_at, job_id = _ended.unpack(key)
+    return State(state), ended_at, job_id
+
+
+def put_blob(txn: lmdb.Transaction, db: object, key: bytes, blob: bytes) -> None:
+    """Write a sealed record under a key that has none, in chunks where it is long."""
+    if len(blob) <= _CHUNK:
+        txn.put(key, blob, db=db)
+        return
+    txn.put(key, _MANY + len(blob).to_bytes(4, "big"), db=db)
+    for place, start in enumerate(range(0, len(blob), _CHUNK)):
+        txn.put(key + place.to_bytes(2, "big"), blob[start : start + _CHUNK], db=db)
+
+
+def get_blob(txn: lmdb.Transaction, db: object, key: bytes) -> bytes | None:
+    """Return a record written by `put_blob`, None without one; a missing chunk fails its CRC."""
+    head = txn.get(key, db=db)
+    if head is None or not head.startswith(_MANY):
+        return head
+    size = int.from_bytes(head[1:5], "big")
+    count = -(-size // _CHUNK)
+    return b"".join(txn.get(key + place.to_bytes(2, "big"), b"", db=db) for place in range(count))
+
+
+def drop_blob(txn: lmdb.Transaction, db: object, key: bytes) -> None:
+    """Delete a record written by `put_blob`, if there is one."""
+    head = txn.pop(key, db=db)
+    if head is None or not head.startswith(_MANY):
+        return
+    count = -(-int.from_bytes(head[1:5], "big") // _CHUNK)
+    for place in range(count):
+        txn.delete(key + place.to_bytes(2, "big"), db=db)
+
+
+def read_result(txn: lmdb.Transaction, dbs: Databases, job_id: bytes) -> ResultRow:
+    """Return what the job's last run left."""
+    blob = get_blob(txn, dbs.results, job_id)
+    if blob is None:
+        return ResultRow()
+    try:
+        return _results.decode(unseal(blob))
+    except (BadRecord, msgspec.MsgspecError) as error:
+        return ResultRow(error=JobError(f"the stored result is unreadable: {error}"))
+
+
+def write_result(txn: lmdb.Transaction, dbs: Databases, job_id: bytes, row: ResultRow) -> None:
+    """Replace what the job's last run left."""
+    put_blob(txn, dbs.results, job_id, seal(_encode(row)))
+
+
+def read_counters(txn: lmdb.Transaction, dbs: Databases) -> Counters:
+    """Return the counters."""
+    data = txn.get(b"counters", db=dbs.meta)
+    return Counters() if data is None else _counters.decode(unseal(data))
+
+
+def write_counters(txn: lmdb.Transaction, dbs: Databases, counters: Counters) -> None:
+    """Write the counters."""
+    txn.put(b"counters", seal(_encode(counters)), db=dbs.meta)
+
+
+def read_categories(txn: lmdb.Transaction, dbs: Databases) -> dict[str, CategoryRow]:
+    """Return all categories by name."""
+    return {
+        bytes(key).decode(): _categories.decode(unseal(value))
+        for key, value in txn.cursor(db=dbs.categories)
+    }
+
+
+def append_decision(txn: lmdb.Transaction, dbs: Databases, decision: Decision) -> None:
+    """Keep a decision, and let go of the oldest over the limit."""
+    cursor = txn.cursor(db=dbs.decisions)
+    number = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 1
+    txn.put(number.to_bytes(8, "big"), seal(_encode(decision)), db=dbs.decisions, append=True)
+    if txn.stat(dbs.decisions)["entries"] > KEPT_DECISIONS and cursor.first():
+        cursor.delete()
+
+
+def read_decisions(txn: lmdb.Transaction, dbs: Databases, limit: int) -> list[Decision]:
+    """Return the last decisions, oldest first."""
+    newest = islice(txn.cursor(db=dbs.decisions).iterprev(keys=False), limit)
+    return [_decisions.decode(unseal(value)) for value in newest][::-1]
+
+
+def write_category(
+    txn: lmdb.Transaction, dbs: Databases, name: str, row: CategoryRow
+) -> None:
+    """Write one category."""
+    txn.put(name.encode(), seal(_encode(row)), db=dbs.categories)

@@ -1,0 +1,59 @@
+"""Where a store may lie: the checks on its directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from jobsched.errors import StoreUnsafe
+
+__all__ = ["make_private", "refuse_network"]
+
+# statfs magic would need ctypes; the mount table says the same in words.
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre"}
+)
+
+
+def make_private(path: Path) -> None:
+    """Create a directory with mode 0700, or check that only its owner can write it.
+
+    Raises StoreUnsafe: anyone who can write a store runs code as its owner.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise StoreUnsafe(f"cannot create {path}: {error.strerror}") from error
+    info = path.lstat()
+    if stat.S_ISLNK(info.st_mode):
+        raise StoreUnsafe(f"{path} is a symbolic link: name the directory itself")
+    if not stat.S_ISDIR(info.st_mode):
+        raise StoreUnsafe(f"{path} is not a directory")
+    if info.st_uid not in (os.geteuid(), 0):
+        raise StoreUnsafe(f"{path} belongs to uid {info.st_uid}, not to {os.geteuid()}")
+    if info.st_mode & 0o022:
+        mode = stat.S_IMODE(info.st_mode)
+        raise StoreUnsafe(f"{path} can be written by others (mode {mode:o}): chmod 700 {path}")
+    refuse_network(path, Path("/proc/self/mounts"))
+
+
+def refuse_network(path: Path, mounts: Path) -> None:
+    """Raise StoreUnsafe if a path lies on a network file system, by a mount table.
+
+    LMDB maps its file into memory and locks it: neither holds across machines.
+    """
+    try:
+        lines = mounts.read_text(errors="replace").splitlines()
+    except OSError:
+        return  # no such table on this platform
+    real = path.resolve()
+    best, kind = "", ""
+    for fields in (line.split() for line in lines):
+        place = fields[1].replace("\\040", " ")
+        if real.is_relative_to(place) and len(place) >= len(best):
+            best, kind = place, fields[2]
+    if kind in _NETWORK:
+        raise StoreUnsafe(f"{path} lies on a network file system ({kind} at {best}): use a local disk")

@@ -1,0 +1,75 @@
+"""One category's supervisor: how many workers, how much each is given, and when a dead one is
+replaced. Rules over plain state; the pool owns the processes.
+"""
+
+from __future__ import annotations
+
+from jobsched.config import CategoryConfig
+from jobsched.worker_link import WorkerLink
+
+__all__ = ["Supervisor"]
+
+_AHEAD_LIMIT = 255
+_LEAST_WINDOW_S = 0.002
+_SHORT_IN_COMMITS = 100
+_WEIGHT = 0.05  # of the newest run in the moving average
+_FREE_DEATHS = 1
+_BACKOFF_S = 0.1
+_BACKOFF_CAP_S = 30.0
+
+
+class Supervisor:
+    """State and rules of one category. Belongs to the node's loop.
+
+    `target` is the number of workers that the balancer has assigned; `mean_run_s` is a moving
+    average over the category's runs, None until the first.
+    """
+
+    def __init__(self, name: str, settings: CategoryConfig) -> None:
+        self.name = name
+        self.settings = settings
+        self.target = 0
+        self.mean_run_s: float | None = None
+        self.deaths = 0  # since a job last ended
+        self.restart_at = 0.0  # monotonic; no worker is started before
+
+    def ran(self, seconds: float) -> None:
+        """Note how long a run took."""
+        mean = self.mean_run_s
+        self.mean_run_s = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        self.deaths = 0
+
+    def died(self, now: float) -> float:
+        """Note that a worker died before its time; return the seconds until it may be replaced.
+
+        The first is replaced at once. After that each waits twice as long as the one before, until
+        a job ends again: a crash loop must not take the machine from the other categories.
+        """
+        self.deaths += 1
+        wait = 0.0
+        if self.deaths > _FREE_DEATHS:
+            wait = min(_BACKOFF_CAP_S, _BACKOFF_S * 2.0 ** min(self.deaths - _FREE_DEATHS - 1, 16))
+        self.restart_at = now + wait
+        return wait
+
+    def window_s(self, commit_s: float) -> float:
+        """Return how many seconds of work a worker may hold ahead."""
+        return max(_LEAST_WINDOW_S, 2 * commit_s)
+
+    def room(self, worker: WorkerLink, now: float, commit_s: float) -> int:
+        """Return how many more jobs a worker may be given.
+
+        Short jobs are given ahead, so that the worker does not wait for a commit between two of
+        them. A worker that is stuck in a long one is given no more: others can run them.
+        """
+        if not worker.held:
+            return 1 + self._ahead(commit_s)
+        if now - worker.progress_at > self.window_s(commit_s):
+            return 0
+        return max(0, 1 + self._ahead(commit_s) - len(worker.held))
+
+    def _ahead(self, commit_s: float) -> int:
+        mean = self.mean_run_s
+        if mean is None or mean > _SHORT_IN_COMMITS * commit_s:
+            return 0
+        return max(1, min(_AHEAD_LIMIT, int(self.window_s(commit_s) / max(mean, 1e-6))))

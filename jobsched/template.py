@@ -1,0 +1,95 @@
+"""What `jobsched init` writes: a commented categories.toml and a module with three tasks.
+
+In CATEGORIES_TOML a `#` right before a key or a table is a default that can be uncommented.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CATEGORIES_TOML", "TASKS_PY"]
+
+CATEGORIES_TOML = """\
+# The configuration of jobsched. `jobsched check` shows every problem in it.
+# Durations are written "500ms", "30s", "10m", "1h30m", or as a number of seconds.
+
+# Where the jobs are kept: a folder, relative to this file. "memory:" keeps them in the node alone.
+store = "lmdb:.jobsched"
+
+# Worker processes in all, shared out among the categories below. Without it: the number of CPUs.
+workers = 4
+
+# The modules that define tasks. This file's folder is the first place where they are looked for.
+tasks = ["tasks"]
+
+# How long running jobs may take to finish when the node stops. What does not finish runs again.
+#grace = "30s"
+
+# The balancer moves workers to where the work is.
+#[balancer]
+# How often it looks.
+#every = "1s"
+# What counts: "backlog", the number of waiting jobs, or "work", the time that they will take.
+#weigh_by = "backlog"
+# It moves workers only when a category's ideal share is at least this many workers off.
+#damping = 0.5
+
+# A category is a queue with limits of its own: first in, first out.
+[categories.mail]
+# One waiting job here weighs as much as five in a category of priority 1.
+priority = 5
+# A worker is kept for it even when it has nothing to do, so a job starts at once.
+min_workers = 1
+# It never has more than these.
+max_workers = 3
+# Retries after a failure, with growing waits. A task can set its own number.
+max_retries = 5
+# A run that takes longer is stopped and counts as failed. Without it: no limit.
+timeout = "30s"
+
+# Only what differs from the defaults needs to be said. These are the defaults:
+[categories.reports]
+#priority = 1
+#min_workers = 0
+#max_retries = 0
+"""
+
+TASKS_PY = '''\
+"""The tasks of this project: functions that workers run.
+
+Start the workers with `jobsched run`. Then, from another shell or from any Python program here:
+
+    jobsched dispatch tasks:greet --payload '{"name": "Ada"}'
+
+    from tasks import greet
+    job = greet.dispatch("Ada")
+    print(job.result(timeout=10))
+"""
+
+import asyncio
+from pathlib import Path
+
+from jobsched import task
+
+
+@task(category="mail", max_retries=5)
+def greet(name: str) -> str:
+    """Return a greeting; sending it is left to you."""
+    return f"Hello, {name}!"
+
+
+@task(category="reports")
+def word_count(path: str) -> int:
+    """Return the number of words in a text file."""
+    return len(Path(path).read_text(encoding="utf-8").split())
+
+
+@task(category="reports", timeout=10)
+async def is_open(host: str, port: int = 443) -> bool:
+    """Return whether a server accepts connections. A coroutine is a task like any other."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        await writer.wait_closed()
+    except OSError:
+        return False
+    return True
+'''

@@ -1,0 +1,228 @@
+"""The frames between processes: 4 bytes of length, then msgpack of one message.
+
+A client says `Hello` and is told `Welcome`, or `Bye` with the reason. Then it asks, and is
+answered by number. A worker is such a client too, over a socket pair and without the greeting; it
+receives `Work` and sends `Outcome`s.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from jobsched.errors import WireError
+from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
+
+__all__ = [
+    "MAX_FRAME",
+    "MAX_REQUEST_BYTES",
+    "MAX_REQUEST_JOBS",
+    "VERSION",
+    "Answer",
+    "Ask",
+    "Bye",
+    "Done",
+    "Drop",
+    "FrameReader",
+    "FromClient",
+    "FromNode",
+    "FromWorker",
+    "Hello",
+    "Look",
+    "Ready",
+    "Seen",
+    "Stop",
+    "ToWorker",
+    "Welcome",
+    "Work",
+    "ask_frames",
+    "frame",
+    "unix_address",
+]
+
+VERSION = 1
+MAX_FRAME = 4 << 20
+MAX_REQUEST_JOBS = 100_000
+MAX_REQUEST_BYTES = 64 << 20
+_FRAME_AIM = 1 << 20  # bytes of records that go into one frame of a long request
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """First frame of a client."""
+
+    version: int = VERSION
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The node's answer to a greeting."""
+
+    pid: int
+
+
+class Bye(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The node closes the connection, because of this."""
+
+    kind: str
+    reason: str
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A request, or a part of one: parts of a number are joined until one says no `more`."""
+
+    number: int
+    request: Request
+    more: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What became of the request of that number; it is on disk."""
+
+    number: int
+    reply: Reply
+
+
+class Look(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Ask for a job: at once, or when it has ended."""
+
+    number: int
+    job: bytes
+    ended: bool = False
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The job asked for; None if there is none."""
+
+    number: int
+    job: StoredJob | None
+
+
+class Work(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Jobs for a worker, to run in order, one per token."""
+
+    claims: list[Claim]
+
+
+class Drop(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Forget the last `count` jobs: their tokens are taken back. Tokens that follow carry the
+    `generation`, so a worker that meets one knows that it has to read this first.
+    """
+
+    generation: int
+    count: int
+
+
+class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Leave, when the running job is done."""
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The worker is up: its fence is taken and its hooks have run."""
+
+    pid: int
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A run ended."""
+
+    outcome: Outcome
+
+
+FromClient = Hello | Ask | Look
+FromNode = Welcome | Bye | Answer | Seen
+FromWorker = Done | Ask | Look | Ready
+ToWorker = Work | Drop | Stop | Answer | Seen
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """Return a message as it goes over the wire."""
+    body = _encode(message)
+    return len(body).to_bytes(4, "big") + body
+
+
+class FrameReader:
+    """Splits a stream of bytes into the bodies of frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what has arrived; return the frames that are complete.
+
+        Raises WireError for a frame over `MAX_FRAME`, before any of it is kept.
+        """
+        buffer = self._buffer
+        buffer += data
+        bodies: list[bytes] = []
+        start, end = 0, len(buffer)
+        while end - start >= 4:  # noqa: PLR2004 (the length's own size)
+            size = int.from_bytes(buffer[start : start + 4], "big")
+            if size > MAX_FRAME:
+                raise WireError(f"a frame of {size:,} bytes, the limit is {MAX_FRAME:,}")
+            if end - start - 4 < size:
+                break
+            bodies.append(bytes(buffer[start + 4 : start + 4 + size]))
+            start += 4 + size
+        del buffer[:start]
+        return bodies
+
+
+def ask_frames(number: int, request: Request) -> Iterator[bytes]:
+    """Yield the frames of a request, several when it adds many jobs.
+
+    Raises WireError when it is over 100,000 jobs or 64 MiB.
+    """
+    size = sum(len(job.record) for job in request.jobs)
+    if len(request.jobs) > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
+        raise WireError(
+            f"one request of {len(request.jobs):,} jobs and {size:,} bytes; "
+            f"the limits are {MAX_REQUEST_JOBS:,} jobs and {MAX_REQUEST_BYTES >> 20} MiB"
+        )
+    parts = list(_parts(request.jobs)) or [[]]
+    for part in parts[:-1]:
+        yield frame(Ask(number, Request(jobs=part), more=True))
+    last = Request(
+        jobs=parts[-1], cancel=request.cancel, pause=request.pause, resume=request.resume
+    )
+    yield frame(Ask(number, last))
+
+
+def _parts(jobs: Sequence[NewJob]) -> Iterable[list[NewJob]]:
+    part: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        part.append(job)
+        size += len(job.record) + 100
+        if size >= _FRAME_AIM:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+class unix_address:  # noqa: N801 (used as a function: `with unix_address(...) as address`)
+    """Give an address for a socket file that fits the 107 bytes which AF_UNIX allows, whatever the
+    length of the directory's path: the way leads through the directory's descriptor.
+    """
+
+    def __init__(self, directory: Path, name: str = "node.sock") -> None:
+        self._directory = directory
+        self._name = name
+
+    def __enter__(self) -> str:
+        self._handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._handle}/{self._name}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Return the uid of the process at the other end of a unix socket."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], "little")

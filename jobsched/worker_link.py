@@ -1,0 +1,179 @@
+"""A worker as its node sees it: the socket, the tokens, and what it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from jobsched import wire
+from jobsched.errors import WireError
+from jobsched.store.base import Claim, GiveBack
+
+__all__ = ["Held", "WorkerLink"]
+
+_RECEIVE = 1 << 18
+_WORK_BYTES = 1 << 20  # of records in one frame
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A claim handed out: enough to finish it, or to give it back."""
+
+    job: bytes
+    claim: int
+
+
+class WorkerLink:
+    """One worker process. All fields belong to the node's loop.
+
+    `home` is the category that the balancer has assigned it to, `serving` the one whose jobs it
+    holds: they differ while it is lent, or has just been moved. `progress_at` is the monotonic time
+    at which it was last seen to take or end a job.
+    """
+
+    def __init__(self, number: int, home: str, now: float, blocked: Callable[[WorkerLink], None]) -> None:
+        self._blocked = blocked  # told when something waits for the socket to take more
+        self.number = number
+        self.home = home
+        self.serving: str | None = None
+        self.is_ready = False
+        self.is_leaving = False
+        self.progress_at = now
+        self.held: deque[Held] = deque()
+        self._socket, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self.far_tokens, self._tokens = os.pipe2(os.O_CLOEXEC)
+        # A description of its own: non-blocking for us, blocking for the worker.
+        self._taken_back = os.open(f"/proc/self/fd/{self.far_tokens}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._frames = wire.FrameReader()
+        self._decode = msgspec.msgpack.Decoder(wire.FromWorker).decode
+        self._unsent = bytearray()
+        self._generation = 0
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for a selector."""
+        return self._socket.fileno()
+
+    def let_go_of_far_ends(self) -> None:
+        """Close the worker's ends here, once it has its own."""
+        self.far_end.close()
+        os.close(self.far_tokens)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could start a job at once."""
+        return self.is_ready and not self.is_leaving and not self.held
+
+    def hand_out(self, claims: Sequence[Claim], category: str, now: float) -> None:
+        """Give the worker jobs to run after those that it holds."""
+        if not self.held:
+            self.progress_at = now
+        self.serving = category
+        self.held.extend(Held(claim.job, claim.number) for claim in claims)
+        part: list[Claim] = []
+        size = 0
+        for claim in claims:
+            if part and size + len(claim.record) > _WORK_BYTES:
+                self.send(wire.Work(part))
+                part, size = [], 0
+            part.append(claim)
+            size += len(claim.record)
+        self.send(wire.Work(part))
+        with contextlib.suppress(BrokenPipeError):  # it died; its exit tells the rest
+            os.write(self._tokens, bytes((self._generation,)) * len(claims))
+
+    def revoke(self) -> list[GiveBack]:
+        """Take back the jobs that have not started; the running one is left alone."""
+        count = min(self._take_tokens(), len(self.held))
+        if count == 0:
+            return []
+        self._generation = (self._generation + 1) % 256
+        self.send(wire.Drop(self._generation, count))
+        return [GiveBack(held.job, held.claim) for held in self._drop_last(count)]
+
+    def fall(self) -> tuple[Held | None, list[GiveBack]]:
+        """After the worker's death: return the job that was running, and the others.
+
+        What it had sent before must have been received already.
+        """
+        unstarted = self._drop_last(min(self._take_tokens(), len(self.held)))
+        running = self.held.popleft() if self.held else None
+        return running, [GiveBack(held.job, held.claim) for held in (*self.held, *unstarted)]
+
+    def _take_tokens(self) -> int:
+        """Read the tokens that the worker has not taken; nobody can take those any more."""
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._taken_back, 4096):
+                count += len(data)
+        return count
+
+    def _drop_last(self, count: int) -> list[Held]:
+        dropped = [self.held.pop() for _ in range(count)]
+        dropped.reverse()
+        return dropped
+
+    def dismiss(self) -> None:
+        """Have the worker leave after its running job. What it holds unstarted must be revoked."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            os.close(self._tokens)
+
+    def receive(self) -> list[wire.FromWorker]:
+        """Return the messages that have arrived. Raises ConnectionResetError at the end of them,
+        WireError when they are none.
+        """
+        try:
+            data = self._socket.recv(_RECEIVE)
+        except BlockingIOError:
+            return []
+        if not data:
+            raise ConnectionResetError
+        return self._messages(data)
+
+    def receive_rest(self) -> list[wire.FromWorker]:
+        """Return all that a dead worker had sent; what is no message ends it."""
+        messages: list[wire.FromWorker] = []
+        with contextlib.suppress(OSError, WireError):
+            while data := self._socket.recv(_RECEIVE):
+                messages += self._messages(data)
+        return messages
+
+    def _messages(self, data: bytes) -> list[wire.FromWorker]:
+        try:
+            return [self._decode(body) for body in self._frames.feed(data)]
+        except msgspec.MsgspecError as error:
+            raise WireError(f"worker {self.number} sent what is no message: {error}") from error
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send a message; what does not fit now is sent by `flush`."""
+        self._unsent += wire.frame(message)
+        self.flush()
+        if self._unsent:
+            self._blocked(self)
+
+    def flush(self) -> None:
+        """Send what waits, as far as it fits."""
+        try:
+            while self._unsent:
+                sent = self._socket.send(memoryview(self._unsent)[:_RECEIVE])
+                del self._unsent[:sent]
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._unsent.clear()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `flush` has to be called when the socket can take more."""
+        return bool(self._unsent)
+
+    def close(self) -> None:
+        """Close everything; the worker is gone."""
+        self.dismiss()
+        self._socket.close()
+        os.close(self._taken_back)

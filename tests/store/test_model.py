@@ -1,0 +1,250 @@
+"""Every durable store does what the memory store does: random turns, crashes among them."""
+
+import shutil
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from jobsched import job as rules
+from jobsched.job import JobError, State
+from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
+from jobsched.store.memory import MemoryStore
+from jobsched.store.turnlog import RecordingStore, TurnLog, replay
+
+# Few ids, so that they meet again; out of order, and alike at both ends.
+IDS = [bytes.fromhex(f"{n % 5:06x}{n * 7919 % 10007:020x}{n % 3:06x}") for n in range(40)]
+CATEGORIES = ["mail", "reports", "ünï"]
+
+categories = st.sampled_from(CATEGORIES)
+ids = st.integers(0, len(IDS) - 1).map(IDS.__getitem__)
+workers = st.integers(1, 4)
+steps = st.integers(-5, 12)
+new_jobs = st.fixed_dictionaries(
+    {
+        "job_id": ids,
+        "category": categories,
+        "priority": st.sampled_from([0, 0, 3, -2]),
+        "due_at": st.just(0) | st.integers(1000, 1060),
+    }
+)
+requests = st.fixed_dictionaries(
+    {
+        "jobs": st.lists(new_jobs, max_size=4),
+        "cancel": st.lists(ids, max_size=2),
+        "pause": st.just([]) | st.just([]) | st.just([]) | st.lists(categories, max_size=1),
+        "resume": st.lists(categories, max_size=2),
+    }
+)
+held_or_not = st.tuples(st.integers(0, 9), st.sampled_from([True, True, True, False]), ids)
+outcomes = st.fixed_dictionaries(
+    {
+        "which": held_or_not,
+        "state": st.sampled_from(
+            [State.COMPLETED, State.FAILED, State.PARKED, State.SCHEDULED, State.PENDING]
+        ),
+        "took": st.integers(0, 3),
+        "wait": steps,
+    }
+)
+give_backs = st.tuples(held_or_not, st.booleans())
+slots = st.builds(Slot, categories, workers, st.integers(0, 3))
+queries = st.builds(
+    Query, state=st.none() | st.sampled_from(State), category=st.none(), limit=st.integers(1, 5)
+)
+
+
+class StoresAgree(RuleBasedStateMachine):
+    """The same turns go to the model and to a durable store; whatever can be seen is the same."""
+
+    def __init__(self, open_durable, new_job) -> None:
+        super().__init__()
+        self.open_durable = open_durable
+        self.new_job = new_job
+        self.folder = TemporaryDirectory()
+        self.places = (Path(self.folder.name, f"store-{n}") for n in count())
+        self.place = next(self.places)
+        self.log = Path(self.folder.name, "turns")
+        self.model = RecordingStore(MemoryStore(), TurnLog(self.log))
+        self.durable = open_durable(self.place)
+        self.now = 1000
+        self.last_claim = 0
+        self.turns = 0
+        self.known: set[bytes] = set()
+        self.listing = (Query(), b"", b"")
+
+    @rule(step=steps, asked=st.lists(requests, min_size=1, max_size=3))
+    def dispatch(self, step, asked):
+        self.turn(step, asked=asked)
+
+    @rule(step=steps, room=st.lists(slots, min_size=2, max_size=5))
+    def work(self, step, room):
+        self.turn(step, release=9, room=room)
+
+    @precondition(lambda self: self.model.in_progress())
+    @rule(step=steps, ended=st.lists(outcomes, min_size=1, max_size=4))
+    def finish(self, step, ended):
+        self.turn(step, ended=ended)
+
+    @precondition(lambda self: self.model.in_progress())
+    @rule(step=steps, back=st.lists(give_backs, min_size=1, max_size=3))
+    def give_back(self, step, back):
+        self.turn(step, back=back)
+
+    @rule(
+        step=steps,
+        asked=st.lists(requests, max_size=2),
+        ended=st.lists(outcomes, max_size=2),
+        back=st.lists(give_backs, max_size=1),
+        release=st.integers(0, 3),
+        room=st.lists(slots, max_size=3),
+    )
+    def do_all(self, *, step, asked, ended, back, release, room):
+        self.turn(step, asked=asked, ended=ended, back=back, release=release, room=room)
+
+    def turn(self, step, *, asked=(), ended=(), back=(), release=0, room=()):
+        """Apply one turn to both stores."""
+        self.now += step
+        turn = Turn(
+            now=self.now,
+            requests=[self.request(**one) for one in asked],
+            outcomes=[self.outcome(**one) for one in ended],
+            give_back=[GiveBack(*self.held(*which), interrupted) for which, interrupted in back],
+            release=release,
+            slots=room,
+        )
+        expected = self.model.apply(turn)
+        assert self.durable.apply(turn) == expected
+        self.turns += 1
+        self.check(turn, expected)
+
+    def check(self, turn, result):
+        """Check what must be true of any result, that of the model too."""
+        self.known |= {job.id for request in turn.requests for job in request.jobs}
+        assert sum(sum(found.counts) for found in result.stats.values()) == len(self.known)
+        numbers = [claim.number for claim in result.claims]
+        assert numbers == list(range(self.last_claim + 1, self.last_claim + 1 + len(numbers)))
+        self.last_claim += len(numbers)
+        assert len({claim.job for claim in result.claims}) == len(numbers)
+        assert len(numbers) <= sum(slot.limit for slot in turn.slots)
+        for claim in result.claims:
+            assert not result.stats[self.model.get(claim.job).status.category].paused
+        assert result.released <= turn.release
+
+    @rule(clean=st.booleans(), held=st.none() | st.frozensets(workers, max_size=3))
+    def restart(self, clean, held):
+        if clean:
+            self.durable.close()
+            self.durable = self.open_durable(self.place)
+        else:
+            self.crash()
+        if held is not None:
+            assert self.durable.recover(held) == self.model.recover(held)
+
+    def crash(self):
+        """Go on with what kill -9 would leave: the files as they are, and no close."""
+        left = self.place
+        self.place = next(self.places)
+        shutil.copytree(left, self.place, ignore=shutil.ignore_patterns("lock.mdb"))
+        self.durable.close()
+        self.durable = self.open_durable(self.place)
+
+    @rule(query=st.none() | queries)
+    def read_on(self, query):
+        """Begin a listing, or go on with one begun before other jobs moved."""
+        if query is not None:
+            self.listing = (query, b"", b"")
+        query, *after = self.listing
+        if None in after:
+            return
+        pages = [
+            store.find(Query(state=query.state, limit=query.limit, after=mark))
+            for store, mark in zip((self.model, self.durable), after, strict=True)
+        ]
+        assert pages[1].jobs == pages[0].jobs
+        assert (pages[1].next is None) == (pages[0].next is None)
+        self.listing = (query, pages[0].next, pages[1].next)
+
+    @rule(job_id=ids, digits=st.integers(6, 32), at_end=st.booleans(), wait=steps, limit=st.integers(1, 5))
+    def ask(self, *, job_id, digits, at_end, wait, limit):
+        part = job_id.hex()[-digits:] if at_end else job_id.hex()[:digits]
+        assert self.durable.resolve(part) == self.model.resolve(part)
+        until = self.now + wait
+        assert self.durable.upcoming(until, limit) == self.model.upcoming(until, limit)
+        for category in CATEGORIES:
+            for state in (None, *State):
+                assert listed(self.durable, state, category) == listed(self.model, state, category)
+
+    @invariant()
+    def all_jobs_are_equal(self):
+        assert self.durable.stats() == self.model.stats()
+        for job_id in self.known:
+            assert self.durable.get(job_id) == self.model.get(job_id)
+        assert dump(self.durable) == dump(self.model)
+
+    def teardown(self):
+        self.model.close()
+        self.durable.close()
+        again = MemoryStore()
+        assert replay(self.log, again) == self.turns
+        assert dump(again) == dump(self.model)
+        self.folder.cleanup()
+
+    def request(self, jobs, **changes):
+        return Request(jobs=[self.new_job(**job) for job in jobs], **changes)
+
+    def outcome(self, which, state, took, wait):
+        completed = state is State.COMPLETED
+        return Outcome(
+            *self.held(*which),
+            state,
+            self.now - took,
+            self.now,
+            bytes((took,)) if completed else None,
+            None if completed else JobError(f"failed after {took}"),
+            self.now + wait if state is State.SCHEDULED else 0,
+        )
+
+    def held(self, place, is_live, job_id):
+        """Return job and claim number of a job in progress, or of one that may not be."""
+        running = [job_id for jobs in self.model.in_progress().values() for job_id in jobs]
+        if is_live and running:
+            job_id = running[place % len(running)]
+            return job_id, self.model.get(job_id).status.claim
+        return job_id, place + 1
+
+
+def listed(store, state, category=None):
+    """Return the ids of all jobs that a query finds, over pages of three."""
+    found, after = [], b""
+    while after is not None:
+        page = store.find(Query(state=state, category=category, limit=3, after=after))
+        found += [job.id for job in page.jobs]
+        after = page.next
+    return found
+
+
+def dump(store):
+    """Return all that can be seen in a store."""
+    return {
+        "jobs": {job_id: store.get(job_id) for job_id in IDS},
+        "listed": {state: listed(store, state) for state in (None, *State)},
+        "stats": store.stats(),
+        "in progress": store.in_progress(),
+    }
+
+
+def test_a_durable_store_does_what_the_model_does(open_durable, new_job, profile, monkeypatch):
+    # Low enough for random turns to reach them.
+    monkeypatch.setattr(rules, "INTERRUPTION_LIMIT", 2)
+    monkeypatch.setattr(rules, "CRASH_LIMIT", 2)
+    run_state_machine_as_test(partial(StoresAgree, open_durable, new_job), settings=profile)

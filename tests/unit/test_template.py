@@ -1,0 +1,56 @@
+import ast
+import re
+from pathlib import Path
+
+from jobsched.config import BalancerConfig, CategoryConfig, parse_config
+from jobsched.template import CATEGORIES_TOML, TASKS_PY
+
+HERE = Path("/srv/shop")
+
+
+def decorated_functions() -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.parse(TASKS_PY).body if isinstance(node, functions) and node.decorator_list]
+
+
+def test_the_configuration_is_a_good_one():
+    config = parse_config(CATEGORIES_TOML, HERE)
+    assert (config.store.kind, config.store.path) == ("lmdb", HERE / ".jobsched")
+    assert (config.workers, config.tasks) == (4, ("tasks",))
+    assert config.category("mail").priority == 5
+    assert config.category("mail").min_workers == 1
+    assert config.category("reports") == CategoryConfig()
+
+
+def test_the_settings_in_comments_are_the_defaults():
+    uncommented, count = re.subn(r"^#(?=[\[a-z])", "", CATEGORIES_TOML, flags=re.MULTILINE)
+    assert count == 8
+    assert parse_config(uncommented, HERE) == parse_config(CATEGORIES_TOML, HERE)
+
+
+def test_every_setting_is_shown():
+    settings = re.findall(r"^#?([a-z_]+) = ", CATEGORIES_TOML, flags=re.MULTILINE)
+    fields = {*CategoryConfig.__struct_fields__, *BalancerConfig.__struct_fields__}
+    assert {*settings} == {name.removesuffix("_s") for name in fields} | {
+        "store",
+        "workers",
+        "tasks",
+        "grace",
+    }
+
+
+def test_the_module_compiles():
+    compile(TASKS_PY, "tasks.py", "exec", dont_inherit=True)
+
+
+def test_the_module_has_three_tasks_one_of_them_a_coroutine():
+    functions = decorated_functions()
+    assert len(functions) == 3
+    assert sum(isinstance(function, ast.AsyncFunctionDef) for function in functions) == 1
+    assert all(ast.get_docstring(function) and function.returns for function in functions)
+
+
+def test_the_tasks_use_only_categories_of_the_configuration():
+    used = re.findall(r'@task\(category="([a-z]+)"', TASKS_PY)
+    assert len(used) == 3
+    assert {*used} == {*parse_config(CATEGORIES_TOML, HERE).categories}
