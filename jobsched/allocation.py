@@ -29,7 +29,11 @@ ROUNDING = 0.5
 """How far rounding takes a number from its ideal; damping is what comes on top."""
 
 MISPLACED_SHARE = 0.1
-"""Damping may leave at most this part of the workers further from the ideal than rounding does."""
+"""Damping may leave at most this part of the workers further from the ideal than rounding does.
+
+So the whole is within 90 % of what whole workers allow, while a single category may be off by the
+noise of its backlog: ±20 % of it moves hardly anybody with 10 workers, ±10 % nobody with 100.
+"""
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +96,9 @@ def allocate(
     is 1/r of the highest waits at most r (1 + m t) + m t seconds, plus the rest of a running job.
     (From r (1 + m t) on, no other category can overtake it twice within m calls.)
 
-    A category keeps its number while that is less than 0.5 + damping workers from its ideal (for
-    ideals above ten workers: 0.5 + damping tenths of it), unless the kept numbers together would
-    leave more than a tenth of the workers misplaced. A lasting change is thus met by the next call.
+    A category keeps its number while that is less than 0.5 + damping x max(1, ideal / 2) workers
+    from its ideal, unless the kept numbers together would leave a tenth of the workers further from
+    it than rounding does: small or noisy changes move nobody, a large one is met by this very call.
     Names in `current` without a demand are ignored. Raises InvalidOption for an unknown `weigh_by`.
     """
     demands = dict(sorted(demands.items()))  # sums of floats must not depend on the caller's order
@@ -205,7 +209,7 @@ def _damp(
 
 def _is_near(workers: int, ideal: float, damping: float) -> bool:
     """Tell whether the number is close enough to be left alone."""
-    return abs(ideal - workers) < ROUNDING + damping * max(1, ideal / 10)
+    return abs(ideal - workers) < ROUNDING + damping * max(1, ideal / 2)
 
 
 def _unmet(ideal: Mapping[str, float], workers: Mapping[str, int]) -> float:

@@ -124,12 +124,16 @@ def default_dispatcher() -> Dispatcher:
     return _default
 
 
-def dispatch(task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+def dispatch(
+    task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
+) -> Job:
     """Put a job on its category's queue; see `Dispatcher.dispatch`."""
     return default_dispatcher().dispatch(task, category, delay, **options)
 
 
-async def adispatch(task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+async def adispatch(
+    task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
+) -> Job:
     """`dispatch` from a coroutine."""
     return await default_dispatcher().adispatch(task, category, delay, **options)
 

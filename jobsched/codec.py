@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence, Set
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import msgspec
 
@@ -36,7 +37,6 @@ _HEAD = 5  # the version byte and the CRC-32
 _plain = msgspec.msgpack.Encoder()
 _any = msgspec.msgpack.Decoder()
 _records = msgspec.msgpack.Decoder(JobRecord)
-_T = TypeVar("_T")
 
 
 class BadRecord(JobschedError):
@@ -164,7 +164,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [(f".{key}" if isinstance(key, str) else f"[{key!r}]", v) for key, v in value.items()]
     if isinstance(value, list | tuple):
         return [(f"[{place}]", part) for place, part in enumerate(value)]
-    if isinstance(value, Set):
+    if isinstance(value, AbstractSet):
         return [("{}", part) for part in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]

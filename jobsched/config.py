@@ -5,13 +5,11 @@ Reading the file and looking for it are the only I/O; the rest is a function of 
 
 from __future__ import annotations
 
-import json
 import keyword
 import os
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,6 +17,7 @@ import msgspec
 
 from jobsched.duration import parse_duration
 from jobsched.errors import ConfigError, UnknownCategory, nearest
+from jobsched.toml_places import KeyPath, Problems, parse_toml
 
 __all__ = [
     "ENVIRONMENT",
@@ -36,7 +35,6 @@ FILE_NAME = "categories.toml"
 ENVIRONMENT = "JOBSCHED_CONFIG"
 _DAY_S = 86_400.0
 
-_Path = tuple[str, ...]
 _WeighBy = Literal["backlog", "work"]
 _Damping = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
 _Priority = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
@@ -134,8 +132,8 @@ def load_config(path: Path) -> Config:
 
 def parse_config(text: str, directory: Path, path: Path | None = None) -> Config:
     """Return the configuration that a text holds. Raises ConfigError with every problem in it."""
-    report = _Report(str(path or FILE_NAME), text)
-    document = _parse_toml(text, report.file)
+    report = Problems(str(path or FILE_NAME), text)
+    document = parse_toml(text, report.file)
     directory = directory.absolute()
     values = _read_table(report, (), document, _TOP_KEYS)
     balancer = _read_table(report, ("balancer",), document.get("balancer", {}), _BALANCER_KEYS)
@@ -156,83 +154,6 @@ def parse_config(text: str, directory: Path, path: Path | None = None) -> Config
     )
 
 
-class _Report:
-    """The problems found so far, each with its line. Filled by the readers below."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self._places = list(_places(text))
-        self._problems: list[tuple[float, str]] = []
-
-    def about(self, path: _Path, problem: str) -> None:
-        """Note a problem of the value at a path."""
-        self.say(path, f"{_dotted(path)}: {problem}")
-
-    def say(self, path: _Path, sentence: str) -> None:
-        """Note a problem that names its thing itself; the path only gives the line."""
-        line = self._line(path)
-        place = self.file if line is None else f"{self.file}:{line}"
-        self._problems.append((float("inf") if line is None else line, f"{place}: {sentence}"))
-
-    def close(self) -> None:
-        """Raise ConfigError, in the order of the lines, if there was any problem."""
-        if self._problems:
-            in_order = sorted(self._problems, key=lambda problem: problem[0])
-            raise ConfigError([text for _, text in in_order])
-
-    def _line(self, path: _Path) -> int | None:
-        """Return the line of a key, or of the inline table that holds it; None if not found."""
-        for line, place, is_key in self._places:
-            if place[: len(path)] == path or (is_key and path[: len(place)] == place):
-                return line
-        return None
-
-
-_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
-_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
-_HEADER = re.compile(rf"\s*\[\[?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
-
-
-def _places(text: str) -> Iterator[tuple[int, _Path, bool]]:
-    """Yield line, path and whether it is a key for every key and table header of a text.
-
-    Best effort: tomllib keeps no positions, and multi-line strings are not told apart.
-    """
-    table: _Path = ()
-    for line, content in enumerate(text.split("\n"), 1):
-        if header := _HEADER.match(content):
-            table = _split(header[1])
-            yield line, table, False
-        elif key := _KEY.match(content):
-            yield line, table + _split(key[1]), True
-
-
-def _split(key: str) -> _Path:
-    """Return the parts of a dotted key, without their quotes."""
-    return tuple(part[1:-1] if part[0] in "\"'" else part for part in re.findall(_PART, key))
-
-
-def _dotted(path: _Path) -> str:
-    """Return a path as TOML writes it."""
-    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in path)
-
-
-_POSITION = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
-
-
-def _parse_toml(text: str, file: str) -> dict[str, Any]:
-    """Return the parsed document. Raises ConfigError with line and column where it is not TOML."""
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ConfigError([f"{file}: not valid TOML: nested too deeply"]) from None
-    except ValueError as error:  # TOMLDecodeError, and what int() says of 5,000 digits
-        message, place = str(error), file
-        if found := _POSITION.fullmatch(message):
-            message, place = found[1], f"{file}:{found[2]}:{found[3]}"
-        raise ConfigError([f"{place}: not valid TOML: {message[:1].lower()}{message[1:]}"]) from None
-
-
 class _Key(NamedTuple):
     """A key of the file: the field that it fills, and how its value is read.
 
@@ -243,7 +164,7 @@ class _Key(NamedTuple):
     read: Callable[[Any], Any]
 
 
-def _read_table(report: _Report, path: _Path, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
+def _read_table(report: Problems, path: KeyPath, table: Any, keys: Mapping[str, _Key]) -> dict[str, Any]:
     """Return the good fields of a table; the bad values and the unknown keys go to the report."""
     fields: dict[str, Any] = {}
     if not isinstance(table, dict):
@@ -261,14 +182,14 @@ def _read_table(report: _Report, path: _Path, table: Any, keys: Mapping[str, _Ke
     return fields
 
 
-def _hint(path: _Path, name: str, value: Any, keys: Mapping[str, _Key]) -> str:
+def _hint(path: KeyPath, name: str, value: Any, keys: Mapping[str, _Key]) -> str:
     """Say what an unknown key may have been meant to be."""
     if path[:1] == ("categories",) and isinstance(value, dict):
         return f'; a category name with a dot is quoted: [categories."{path[1]}.{name}"]'
     return nearest(name, keys)
 
 
-def _read_categories(report: _Report, document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _read_categories(report: Problems, document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the fields of each category."""
     tables = document.get("categories")
     if not tables or not isinstance(tables, dict):
@@ -277,7 +198,7 @@ def _read_categories(report: _Report, document: dict[str, Any]) -> dict[str, dic
     return {name: _read_category(report, name, table) for name, table in tables.items()}
 
 
-def _read_category(report: _Report, name: str, table: Any) -> dict[str, Any]:
+def _read_category(report: Problems, name: str, table: Any) -> dict[str, Any]:
     """Return the fields of one category."""
     path = ("categories", name)
     if wrong := _name_problem(name):
@@ -306,7 +227,7 @@ def _name_problem(name: str) -> str | None:
 
 
 def _check_reserves(
-    report: _Report, document: dict[str, Any], workers: int, categories: Mapping[str, dict[str, Any]]
+    report: Problems, document: dict[str, Any], workers: int, categories: Mapping[str, dict[str, Any]]
 ) -> None:
     """Note when the categories keep more workers than there are."""
     reserved = sum(fields.get("min_workers", 0) for fields in categories.values())

@@ -32,7 +32,7 @@ class TaskDefinition:
     priority: int = 0
     max_retries: int | None = None
     timeout_s: float | None = None
-    backoff: Backoff = Backoff()
+    backoff: Backoff = dataclasses.field(default_factory=Backoff)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:
@@ -130,7 +130,9 @@ def name_of(function: Callable[..., Any]) -> str:
     if not module or not qualname:
         raise InvalidOption(f"{function!r} is not a function, so it cannot be a task")
     if "<" in qualname:
-        raise InvalidOption(f"{module}:{qualname} cannot be imported by a worker: define the task at the top of a module")
+        raise InvalidOption(
+            f"{module}:{qualname} cannot be imported by a worker: define the task at the top of a module"
+        )
     name = f"{module}:{qualname}"
     if len(name) > _MAX_NAME:
         raise InvalidOption(f"the task name {name!r} is longer than {_MAX_NAME} characters")

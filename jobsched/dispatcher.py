@@ -21,6 +21,7 @@ from jobsched import definition as tasks
 from jobsched.clock import MICROSECONDS, Clock, SystemClock, to_micros
 from jobsched.codec import decode_result, encode_arguments, encode_record
 from jobsched.config import Config, find_config, load_config
+from jobsched.definition import TaskDefinition
 from jobsched.errors import (
     ArgumentError,
     InvalidOption,
@@ -34,7 +35,6 @@ from jobsched.errors import (
 )
 from jobsched.job import JobRecord, State, format_id, new_id, parse_id
 from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
-from jobsched.definition import TaskDefinition
 from jobsched.transport import Courier, Transport, is_final, transport_for
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
@@ -126,7 +126,9 @@ class Dispatcher:
     calling process does so itself, and a node started later runs it.
     """
 
-    def __init__(self, config: Config, *, transport: Transport | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> None:
         self.config = config
         self._clock = clock or SystemClock()
         self._given = transport
@@ -175,7 +177,9 @@ class Dispatcher:
         )  # fmt: skip
         return self.dispatch_many([job])[0]
 
-    async def adispatch(self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+    async def adispatch(
+        self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
+    ) -> Job:
         """`dispatch` from a coroutine: the event loop goes on meanwhile."""
         job = self.prepare(task, category, delay, **options)
         return (await asyncio.to_thread(self.dispatch_many, [job]))[0]
@@ -322,7 +326,9 @@ class Batch:
         self._dispatcher = dispatcher
         self.jobs: list[PreparedJob] = []
 
-    def dispatch(self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any) -> Job:
+    def dispatch(
+        self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
+    ) -> Job:
         """Add a job. It is dispatched when the block ends; takes what `Dispatcher.dispatch` does."""
         job = self._dispatcher.prepare(task, category, delay, **options)
         self.jobs.append(job)
@@ -360,7 +366,11 @@ def _sequence(args: Any) -> Sequence[Any]:
 
 def _checked_task_name(name: str) -> str:
     module, _, qualname = name.partition(":")
-    if not module or not qualname or any(not part.isidentifier() for part in f"{module}.{qualname}".split(".")):
+    if (
+        not module
+        or not qualname
+        or any(not part.isidentifier() for part in f"{module}.{qualname}".split("."))
+    ):
         raise UnknownTask(f"{name} (a name is written module:function)", tasks.known())
     return name
 
@@ -400,7 +410,9 @@ def _checked_at(at: datetime | None) -> int:
 
 def _checked_priority(priority: int) -> int:
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _PRIORITY_LIMIT:
-        raise InvalidOption(f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}")
+        raise InvalidOption(
+            f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}"
+        )
     return priority
 
 

@@ -29,7 +29,7 @@ def parse_duration(value: str | float) -> float:
     """
     seconds = _from_text(value) if isinstance(value, str) else _from_number(value)
     if seconds < 0:
-        raise ValueError(f"a duration must not be negative, got {value!r}")
+        raise ValueError(f"a duration must not be negative, got {_shorten(repr(value))}")
     if not math.isfinite(seconds):
         raise ValueError(f"a duration must be finite, got {_shorten(repr(value))}")
     return seconds
@@ -59,7 +59,7 @@ def _from_number(value: object) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _shorten(text: str, limit: int = 60) -> str:

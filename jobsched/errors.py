@@ -205,6 +205,9 @@ class CommitUnknown(StoreError):
     """The turn failed at its commit; it may or may not be in the store."""
 
 
+_FEW = 12  # names that are worth listing whole
+
+
 def rebuilt(kind: str, message: str) -> JobschedError:
     """Return the error of a class name and a message, as another process raised it."""
     found = globals().get(kind)
@@ -220,6 +223,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f", did you mean {close[0]!r}?"
-    if names and len(names) <= 12:
+    if names and len(names) <= _FEW:
         return f"; known: {', '.join(names)}"
     return ""

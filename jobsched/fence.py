@@ -133,6 +133,6 @@ def _environment(pid: int) -> list[bytes]:
 
 def _open_files(pid: int) -> list[str]:
     try:
-        return [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+        return [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     except OSError:
         return []

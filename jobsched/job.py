@@ -156,9 +156,7 @@ def put_back(status: JobStatus, *, interrupted: bool) -> None:
     status.attempt -= 1
     status.started_at = 0
     status.interruptions += interrupted
-    status.state = (
-        State.PARKED if status.interruptions >= INTERRUPTION_LIMIT else State.PENDING
-    )
+    status.state = State.PARKED if status.interruptions >= INTERRUPTION_LIMIT else State.PENDING
 
 
 def crashed(status: JobStatus) -> None:

@@ -6,14 +6,17 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from jobsched import wire
 from jobsched.errors import JobschedError, WireError, WireVersionError
+from jobsched.loop import Loop
+from jobsched.reception import Reception
 
-__all__ = ["Client", "Listener"]
+__all__ = ["Client", "Clients", "Listener"]
 
 log = logging.getLogger(__name__)
 
@@ -137,3 +140,44 @@ class Listener:
         """Stop listening; clients that come now find no node."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
+
+
+class Clients:
+    """All connected processes, from their greeting to their hanging up."""
+
+    def __init__(self, listener: Listener, loop: Loop, reception: Reception) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._reception = reception
+        self._connected: set[Client] = set()
+        loop.watch(listener, self._accept)
+
+    def _accept(self) -> None:
+        connection = self._listener.accept()
+        if connection is not None:
+            client = Client(connection, self._loop.await_room)
+            self._connected.add(client)
+            self._loop.watch(client, partial(self._hear, client))
+
+    def _hear(self, client: Client) -> None:
+        try:
+            for message in client.receive():
+                self._reception.take(client, message)
+        except WireError as error:
+            log.warning("dropped a client: %s", error)
+            client.refuse(error)
+            self._drop(client)
+        except OSError:
+            self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        self._connected.discard(client)
+        self._loop.forget(client)
+        self._reception.forget(client)
+        client.close()
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        self._loop.forget(self._listener)
+        for client in list(self._connected):
+            self._drop(client)

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import selectors
 import signal
-import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,13 +23,14 @@ from jobsched.config import Config
 from jobsched.death import cause_of_death, crash_outcome
 from jobsched.errors import JobschedError, WireError
 from jobsched.job import State, format_id
-from jobsched.listener import Client
+from jobsched.listener import Clients
+from jobsched.loop import Loop
 from jobsched.ownership import Ownership, own
 from jobsched.pool import Pool, waiting
 from jobsched.preloader import Exited
 from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
-from jobsched.report import CategoryReport, Decision, NodeReport
+from jobsched.report import Decision, NodeReport
 from jobsched.store.base import CategoryStats, GiveBack, Outcome, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
@@ -75,11 +73,8 @@ class Node:
         self._report = report
         self._turn_log = turn_log
         self._clock = clock or SystemClock()
-        self._woken, self._wake = socket.socketpair()
-        self._woken.setblocking(False)
-        self._wake.setblocking(False)
+        self._loop = Loop()
         self._stops = 0  # how often it was asked to stop; any thread or signal handler adds
-        self._selector = selectors.DefaultSelector()
         self._supervisors = {name: Supervisor(name, settings) for name, settings in config.categories.items()}
         self._balancer = Balancer(config, self._supervisors)
         self._waiter = Waiter()
@@ -105,13 +100,13 @@ class Node:
         StoreError and its kin, and TasksNotLoaded when the user's modules cannot be imported.
         """
         with contextlib.ExitStack() as stack:
-            stack.callback(self._selector.close)
+            stack.callback(self._loop.close)
             stack.enter_context(self._signals())
             owned = stack.enter_context(own(self._config))
             self._open(owned)
-            stack.callback(self._hang_up)
+            stack.callback(self._clients.close)
             self._start_preloader()
-            stack.callback(lambda: self._pool.preloader.close())
+            stack.callback(self._end_preloader)
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             while not self._is_over():
                 self._turn()
@@ -122,8 +117,7 @@ class Node:
     def stop(self) -> None:
         """Ask for a drain, from any thread; the second time, for a quick one."""
         self._stops += 1
-        with contextlib.suppress(BlockingIOError):
-            self._wake.send(b"s")
+        self._loop.wake()
 
     def _open(self, owned: Ownership) -> None:
         self._owned = owned
@@ -133,16 +127,10 @@ class Node:
         self._stats = self._store.stats()
         self._failed_before = 0
         self._failed_before = self._failed()
-        self._clients: set[Client] = set()
-        self._watch(owned.listener, self._accept)
-        self._watch(self._woken, self._on_wake)
+        self._clients = Clients(owned.listener, self._loop, self._reception)
         for name in self._stats.keys() - self._config.categories.keys():
             if sum(self._stats[name].counts[: State.IN_PROGRESS]):
                 log.warning("category %r has jobs and is not configured: they wait", name)
-
-    def _hang_up(self) -> None:
-        for client in list(self._clients):
-            self._drop(client)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -173,8 +161,7 @@ class Node:
     # The turn.
 
     def _turn(self) -> None:
-        for key, events in self._selector.select(self._timeout()):
-            key.data(events)
+        self._loop.wait(self._timeout())
         now, at = self._clock.monotonic(), self._clock.now()
         self._tend(now, at)
         turn = self._compose(now, at)
@@ -308,64 +295,18 @@ class Node:
 
     # What arrives.
 
-    def _watch(self, source: socket.socket | object, act: Callable[[int], None]) -> None:
-        self._selector.register(source, selectors.EVENT_READ, act)  # type: ignore[arg-type]
-
-    def _await_room(self, link: Client | WorkerLink) -> None:
-        """Watch a socket until it takes what could not be sent at once."""
-        with contextlib.suppress(KeyError, ValueError):
-            act = self._selector.get_key(link).data
-            self._selector.modify(link, selectors.EVENT_READ | selectors.EVENT_WRITE, act)
-
-    def _send_rest(self, link: Client | WorkerLink) -> None:
-        link.flush()
-        if not link.has_unsent:
-            self._selector.modify(link, selectors.EVENT_READ, self._selector.get_key(link).data)
-
-    def _on_wake(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._woken.recv(4096)
-
-    def _accept(self, _: int) -> None:
-        connection = self._owned.listener.accept()
-        if connection is not None:
-            client = Client(connection, self._await_room)
-            self._clients.add(client)
-            self._watch(client, partial(self._on_client, client))
-
-    def _on_client(self, client: Client, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._send_rest(client)
-        if not events & selectors.EVENT_READ:
-            return
-        try:
-            for message in client.receive():
-                self._reception.take(client, message)
-        except WireError as error:
-            log.warning("dropped a client: %s", error)
-            client.refuse(error)
-            self._drop(client)
-        except ConnectionError:
-            self._drop(client)
-
-    def _drop(self, client: Client) -> None:
-        self._clients.discard(client)
-        self._selector.unregister(client)
-        self._reception.forget(client)
-        client.close()
-
     def _start_preloader(self) -> None:
         preloader = PreloaderLink(self._config)
         self._pool = Pool(
             preloader,
             self._supervisors,
             self._owned.next_worker,
-            lambda worker: self._watch(worker, partial(self._on_worker, worker)),
-            self._await_room,
+            lambda worker: self._loop.watch(worker, partial(self._on_worker, worker)),
+            self._loop.await_room,
         )
-        self._watch(preloader, self._on_preloader)
+        self._loop.watch(preloader, self._on_preloader)
 
-    def _on_preloader(self, _: int) -> None:
+    def _on_preloader(self) -> None:
         preloader = self._pool.preloader
         try:
             messages = preloader.receive()
@@ -377,11 +318,14 @@ class Node:
                 self._bury(self._pool.workers[message.worker], message)
         self._reception.tasks = preloader.tasks if preloader.is_loaded else ()
 
+    def _end_preloader(self) -> None:
+        self._pool.preloader.close()
+
     def _lose_preloader(self) -> None:
-        """The preloader is gone, and its workers with it: nobody is charged. Start another one."""
+        """Replace the preloader, which is gone and its workers with it. Nobody is charged."""
         log.warning("the preloader is gone: its workers are replaced")
         pool = self._pool
-        self._selector.unregister(pool.preloader)
+        self._loop.forget(pool.preloader)
         pool.preloader.close()
         fence.sweep(self._config.store.path)
         fence.wait_free(self._config.store.path, pool.workers)
@@ -391,17 +335,13 @@ class Node:
             raise JobschedError("the preloader died while it imported the task modules")
         self._start_preloader()
 
-    def _on_worker(self, worker: WorkerLink, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
-            self._send_rest(worker)
-        if not events & selectors.EVENT_READ:
-            return
+    def _on_worker(self, worker: WorkerLink) -> None:
         try:
             messages = worker.receive()
         except (ConnectionError, WireError) as error:
             if isinstance(error, WireError):
                 log.warning("%s", error)
-            self._selector.unregister(worker)  # its exit is on its way
+            self._loop.forget(worker)  # its exit is on its way
             self._pool.preloader.kill(worker.number)
             return
         self._hear(worker, messages)
@@ -427,8 +367,7 @@ class Node:
         """Settle what a dead worker held. Without `exited` it died with the preloader."""
         now, at = self._clock.monotonic(), self._clock.now()
         self._hear(worker, worker.receive_rest())
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(worker)
+        self._loop.forget(worker)
         self._reception.forget(worker)
         del self._pool.workers[worker.number]
         running, unstarted = worker.fall()
@@ -454,9 +393,6 @@ class Node:
         if self._report is None or (now - self._reported_at < _REPORT_S and not final):
             return
         self._reported_at = now
-        homes = Counter(worker.home for worker in self._pool.workers.values())
-        busy = Counter(worker.serving for worker in self._pool.workers.values() if worker.held)
-        none = CategoryStats([0] * len(State))
         self._report(
             NodeReport(
                 at=self._clock.now(),
@@ -465,17 +401,7 @@ class Node:
                 failed=self._failed(),
                 moves=self._balancer.moves,
                 draining=self._drain_until is not None,
-                categories={
-                    name: CategoryReport(
-                        counts=self._stats.get(name, none).counts,
-                        paused=self._stats.get(name, none).paused,
-                        workers=homes[name],
-                        busy=busy[name],
-                    )
-                    for name in self._supervisors
-                },
+                categories=self._pool.view(self._stats),
                 decision=self._balancer.last,
             )
         )
-
-

@@ -67,7 +67,11 @@ def own(config: Config) -> Iterator[Ownership]:
         fence.clear(place)
         recovered = store.recover(held)
         if recovered.put_back or held:
-            log.warning("put %d unfinished jobs back, workers that could not be ended: %d", recovered.put_back, len(held))
+            log.warning(
+                "put %d unfinished jobs back, workers that could not be ended: %d",
+                recovered.put_back,
+                len(held),
+            )
         yield Ownership(store, listener, recovered.epoch)
 
 
@@ -98,7 +102,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def _wait(is_done: Callable[[], bool], seconds: float) -> bool:
-    """A node that was just killed lets go of its lock a moment later."""
+    """Try for some time: a node that was just killed lets go of its lock a moment later."""
     deadline = time.monotonic() + seconds
     while not is_done():
         if time.monotonic() > deadline:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
+from jobsched.report import CategoryReport
 from jobsched.store.base import CategoryStats, Claim, GiveBack, Slot
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import WorkerLink
@@ -132,12 +133,19 @@ class Pool:
         return slots + self._lend(free, rest, serving, now, commit_s)
 
     def _lend(
-        self, free: Iterable[WorkerLink], rest: dict[str, int], serving: Counter[str | None], now: float, commit_s: float
+        self,
+        free: Iterable[WorkerLink],
+        rest: dict[str, int],
+        serving: Counter[str | None],
+        now: float,
+        commit_s: float,
     ) -> list[Slot]:
         """Offer idle workers to categories that have more work than their own workers take."""
         slots: list[Slot] = []
         at_home = Counter(
-            worker.home for worker in self.workers.values() if worker.serving in (None, worker.home) or not worker.held
+            worker.home
+            for worker in self.workers.values()
+            if worker.serving in (None, worker.home) or not worker.held
         )
         for worker in free:
             borrower = self._borrower(worker, rest, serving, at_home)
@@ -198,6 +206,21 @@ class Pool:
         """Whether `revoke_stuck` has anything to watch."""
         return any(len(worker.held) > 1 for worker in self.workers.values())
 
+    def view(self, stats: Mapping[str, CategoryStats]) -> dict[str, CategoryReport]:
+        """Return what each category has now: jobs by state, workers, and how many of them run."""
+        homes = Counter(worker.home for worker in self.workers.values())
+        busy = Counter(worker.serving for worker in self.workers.values() if worker.held)
+        none = CategoryStats([0] * len(State))
+        return {
+            name: CategoryReport(
+                counts=stats.get(name, none).counts,
+                paused=stats.get(name, none).paused,
+                workers=homes[name],
+                busy=busy[name],
+            )
+            for name in self._supervisors
+        }
+
     # The end.
 
     def dismiss(self) -> list[GiveBack]:
@@ -216,6 +239,4 @@ class Pool:
 
 def waiting(stats: Mapping[str, CategoryStats], names: Iterable[str]) -> dict[str, int]:
     """Return how many jobs can start in each category."""
-    return {
-        name: 0 if stats[name].paused else stats[name][State.PENDING] for name in names if name in stats
-    }
+    return {name: 0 if stats[name].paused else stats[name][State.PENDING] for name in names if name in stats}

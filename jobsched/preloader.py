@@ -24,8 +24,8 @@ from typing import Any
 
 import msgspec
 
-from jobsched import fence, linux, wire
 from jobsched import definition as tasks
+from jobsched import fence, linux
 from jobsched.config import CategoryConfig
 from jobsched.transport import set_worker_transport
 from jobsched.worker import Link, Worker
@@ -132,7 +132,7 @@ class _Preloader:
         self._control = control
         self._settings = settings
         self._workers: dict[int, int] = {}  # pid → number
-        self._forks = len(os.listdir("/proc/self/task")) == 1
+        self._forks = len(list(Path("/proc/self/task").iterdir())) == 1
         self._woken, self._wake = socket.socketpair()
 
     def run(self) -> None:

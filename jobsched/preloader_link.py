@@ -118,4 +118,3 @@ def _marked(directory: Path) -> Iterator[None]:
             del os.environ[fence.MARKER]
         else:
             os.environ[fence.MARKER] = before
-

@@ -66,7 +66,9 @@ class Reception:
         jobs += ask.request.jobs
         size = sum(len(job.record) for job in jobs) if len(jobs) <= wire.MAX_REQUEST_JOBS else 0
         if len(jobs) > wire.MAX_REQUEST_JOBS or size > wire.MAX_REQUEST_BYTES:
-            raise WireError(f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB")
+            raise WireError(
+                f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB"
+            )
         if ask.more:
             return None
         del self._parts[key]
@@ -94,7 +96,9 @@ class Reception:
 
     def arriving(self) -> Counter[str]:
         """Return how many jobs each category gets by the next turn."""
-        return Counter(job.category for _, _, request in self._asked for job in request.jobs if not job.due_at)
+        return Counter(
+            job.category for _, _, request in self._asked for job in request.jobs if not job.due_at
+        )
 
     def answer(self, replies: Sequence[Reply]) -> None:
         """Send the replies of the turn that applied `requests`."""

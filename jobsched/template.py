@@ -55,7 +55,7 @@ timeout = "30s"
 TASKS_PY = '''\
 """The tasks of this project: functions that workers run.
 
-Start the workers with `jobsched run`. Then, from another shell or from any Python program here:
+Start the workers with `jobsched run`. Then, from another shell or any Python program:
 
     jobsched dispatch tasks:greet --payload '{"name": "Ada"}'
 
@@ -84,7 +84,7 @@ def word_count(path: str) -> int:
 
 @task(category="reports", timeout=10)
 async def is_open(host: str, port: int = 443) -> bool:
-    """Return whether a server accepts connections. A coroutine is a task like any other."""
+    """Return whether a server accepts connections. Coroutines are tasks too."""
     try:
         _, writer = await asyncio.open_connection(host, port)
         writer.close()

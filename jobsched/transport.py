@@ -25,7 +25,15 @@ from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
 from jobsched.store.lmdb import open_store
 from jobsched.store.place import make_private
 
-__all__ = ["Courier", "Gateway", "NodeConnection", "Transport", "is_final", "set_worker_transport", "transport_for"]
+__all__ = [
+    "Courier",
+    "Gateway",
+    "NodeConnection",
+    "Transport",
+    "is_final",
+    "set_worker_transport",
+    "transport_for",
+]
 
 PATIENCE_S = 30.0
 """How long a request keeps trying before it is `Unavailable`."""
@@ -156,7 +164,8 @@ class Gateway:
                     raise
                 if time.monotonic() > deadline:
                     raise Unavailable(
-                        f"neither the node on {self._directory} nor the store could be reached in {PATIENCE_S:g} s"
+                        f"neither a node on {self._directory} nor the store could be reached"
+                        f" in {PATIENCE_S:g} s"
                     )
                 time.sleep(_RETRY_S)
 
@@ -169,7 +178,8 @@ class Gateway:
         """Apply requests as a turn of our own; None while a node holds the store."""
         if not self._durable:
             raise Unavailable(
-                f"no node runs on {self._directory}, and a memory: store lives in its node: `jobsched run` first"
+                f"no node runs on {self._directory}, and a memory: store lives in its node:"
+                " start `jobsched run` first"
             )
         with _writing(self._directory) as allowed:
             if not allowed:
@@ -220,7 +230,7 @@ class Gateway:
             self._connection = None
 
     def _start_afresh_after_fork(self) -> None:
-        """A child shares the parent's connection: using it would mix up the answers."""
+        """Let go of what a fork has copied: a shared connection would mix up the answers."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._lock = threading.Lock()
@@ -346,4 +356,3 @@ def set_worker_transport(transport: Transport) -> None:
 def transport_for(directory: Path, *, durable: bool) -> Transport:
     """Return the way to a store from this process."""
     return _worker_transport or Gateway(directory, durable=durable)
-

@@ -35,7 +35,6 @@ __all__ = [
     "Look",
     "Ready",
     "Seen",
-    "Stop",
     "ToWorker",
     "Welcome",
     "Work",
@@ -117,10 +116,6 @@ class Drop(msgspec.Struct, frozen=True, array_like=True, tag=True):
     count: int
 
 
-class Stop(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Leave, when the running job is done."""
-
-
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The worker is up: its fence is taken and its hooks have run."""
 
@@ -136,7 +131,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 FromClient = Hello | Ask | Look
 FromNode = Welcome | Bye | Answer | Seen
 FromWorker = Done | Ask | Look | Ready
-ToWorker = Work | Drop | Stop | Answer | Seen
+ToWorker = Work | Drop | Answer | Seen
 
 
 def frame(message: msgspec.Struct) -> bytes:
@@ -186,9 +181,7 @@ def ask_frames(number: int, request: Request) -> Iterator[bytes]:
     parts = list(_parts(request.jobs)) or [[]]
     for part in parts[:-1]:
         yield frame(Ask(number, Request(jobs=part), more=True))
-    last = Request(
-        jobs=parts[-1], cancel=request.cancel, pause=request.pause, resume=request.resume
-    )
+    last = Request(jobs=parts[-1], cancel=request.cancel, pause=request.pause, resume=request.resume)
     yield frame(Ask(number, last))
 
 

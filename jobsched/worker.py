@@ -31,10 +31,10 @@ from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
 from jobsched.config import CategoryConfig
 from jobsched.context import CurrentJob, current
+from jobsched.definition import TaskDefinition
 from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, Unavailable, UnknownTask
 from jobsched.job import JobError, JobRecord, State, format_id
 from jobsched.store.base import Claim, Outcome, Reply, Request, StoredJob
-from jobsched.definition import TaskDefinition
 
 __all__ = ["JobTimeout", "Worker"]
 
@@ -174,7 +174,12 @@ class Worker:
         return self._completed(claim, started, value)
 
     def _call(
-        self, claim: Claim, record: JobRecord, definition: TaskDefinition, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        claim: Claim,
+        record: JobRecord,
+        definition: TaskDefinition,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Any:
         timeout_s = definition.timeout_s or self._settings(record).timeout_s
         here = CurrentJob(
@@ -195,7 +200,12 @@ class Worker:
             current.reset(token)
 
     def _call_timed(
-        self, claim: Claim, definition: TaskDefinition, args: Sequence[Any], kwargs: Mapping[str, Any], timeout_s: float
+        self,
+        claim: Claim,
+        definition: TaskDefinition,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout_s: float,
     ) -> Any:
         self._timed = claim.number
         signal.setitimer(signal.ITIMER_REAL, timeout_s)

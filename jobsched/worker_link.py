@@ -48,7 +48,9 @@ class WorkerLink:
         self._socket.setblocking(False)
         self.far_tokens, self._tokens = os.pipe2(os.O_CLOEXEC)
         # A description of its own: non-blocking for us, blocking for the worker.
-        self._taken_back = os.open(f"/proc/self/fd/{self.far_tokens}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._taken_back = os.open(
+            f"/proc/self/fd/{self.far_tokens}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        )
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(wire.FromWorker).decode
         self._unsent = bytearray()

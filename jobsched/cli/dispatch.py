@@ -207,8 +207,7 @@ class _Progress:
         """Take note of a batch that is on disk."""
         self.count += len(batch)
         if self._json_output:
-            for job in batch:
-                print_json(_object(job))
+            print_json(*map(_object, batch))
         now = time.monotonic()
         if now - self._said_at >= _PROGRESS_S:
             self._said_at = now

@@ -20,6 +20,7 @@ _STATES = (State.PENDING, State.SCHEDULED, State.IN_PROGRESS, State.COMPLETED, S
 _TITLES = ("pending", "scheduled", "in progress", "completed", "failed")
 _STUCK = (State.PARKED, State.QUARANTINED)
 _PER_SECOND = 4
+_SHORT_NAME = 12  # up to here two spaces between the columns fit 80 of them
 
 
 class LiveView:
@@ -75,7 +76,8 @@ def _headline(report: NodeReport) -> Text:
 
 
 def _table(report: NodeReport) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    gap = 2 if max(map(len, report.categories), default=0) <= _SHORT_NAME else 1
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=40)
     for title in (*_TITLES, "busy", "workers"):
         table.add_column(title, justify="right", no_wrap=True, min_width=len(title))

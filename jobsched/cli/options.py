@@ -77,4 +77,4 @@ def json_value(option: str, text: str | bytes) -> object:
 
 def lower(sentence: str) -> str:
     """Return a sentence as our messages begin: in lower case."""
-    return sentence[:1].lower() + sentence[1:]
+    return sentence if sentence[:2].isupper() else sentence[:1].lower() + sentence[1:]

@@ -77,10 +77,11 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def print_json(value: Any) -> None:
-    """Print a value as JSON in one line, and flush it: another program may be waiting."""
-    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+def print_json(*values: Any) -> None:
+    """Print values as JSON, each in one line, and flush: another program may be waiting."""
+    for value in values:
+        text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
+        sys.stdout.write(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
     sys.stdout.flush()
 
 

@@ -64,9 +64,11 @@ def _print_rich(
     from rich.table import Table  # noqa: PLC0415 (slow to import)
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for place, name in enumerate(columns):
-        width = max([len(name.rpartition(" ")[2]), *(_width(row[place]) for row in rows)])
+    screen = console()
+    widths = [max(map(_width, column)) for column in zip(columns, *rows, strict=True)]
+    gap = 2 if sum(widths) + 2 * len(widths) <= screen.width else 1
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+    for name, width in zip(columns, widths, strict=True):
         table.add_column(
             name,
             justify="right" if name in right else "left",
@@ -76,4 +78,4 @@ def _print_rich(
         )
     for row in rows:
         table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
-    console().print(table)
+    screen.print(table)

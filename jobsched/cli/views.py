@@ -21,6 +21,7 @@ __all__ = ["LineView", "View", "json_lines", "plain_lines", "report_object"]
 
 _JOIN_S = 2.0  # a reader that has stopped must not keep a node that is done
 _EVERY_S = 1.0
+_ALWAYS = (State.PENDING, State.IN_PROGRESS, State.COMPLETED, State.FAILED)
 
 
 class View(Protocol):
@@ -105,7 +106,7 @@ def _line(report: NodeReport) -> str:
     """Return the whole node in one line: jobs by state, then workers by category."""
     rows = report.categories.values()
     totals = {state: sum(row.count(state) for row in rows) for state in State}
-    jobs = " ".join(f"{state}={count}" for state, count in totals.items())
+    jobs = " ".join(f"{state}={count}" for state, count in totals.items() if count or state in _ALWAYS)
     workers = " ".join(f"{clean(name)}={row.busy}/{row.workers}" for name, row in report.categories.items())
     return f"{jobs} busy/workers: {workers}{' draining' if report.draining else ''}"
 

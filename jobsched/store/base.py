@@ -21,10 +21,10 @@ from jobsched.report import Decision
 
 __all__ = [
     "INTERRUPTED_TOO_OFTEN",
+    "KEPT_DECISIONS",
     "Accepted",
     "CategoryStats",
     "Claim",
-    "KEPT_DECISIONS",
     "GiveBack",
     "JobStore",
     "NewJob",

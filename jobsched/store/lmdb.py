@@ -17,6 +17,7 @@ from pathlib import Path
 
 import lmdb
 
+from jobsched.codec import BadRecord
 from jobsched.errors import CommitUnknown, NotCommitted, StoreError, StoreFormatError, StoreUnsafe
 from jobsched.job import JobStatus, State
 from jobsched.report import Decision
@@ -33,7 +34,7 @@ from jobsched.store.base import (
     Turn,
     TurnResult,
 )
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Db, Txn
 from jobsched.store.lmdb_turn import LmdbTurn
 from jobsched.store.place import make_private
 
@@ -95,7 +96,9 @@ class LmdbStore:
                 str(self.path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0
             )
         except MemoryError as error:
-            raise StoreUnsafe(f"cannot map {self.path}: raise the limit on address space (ulimit -v)") from error
+            raise StoreUnsafe(
+                f"cannot map {self.path}: raise the limit on address space (ulimit -v)"
+            ) from error
         except lmdb.Error as error:
             raise StoreError(f"cannot open the store {self.path}: {error}") from error
         env.reader_check()
@@ -155,7 +158,7 @@ class LmdbStore:
             return LmdbTurn(txn, self._dbs, counters, categories).apply(turn)
 
     def _apply_without_jobs(self, turn: Turn) -> TurnResult:
-        """The map is full: refuse the requests that add, and let everything else through."""
+        """Refuse the requests that add, as the map is full, and let everything else through."""
         full = Refused("StoreFull", f"the store {self.path} is full")
         kept = [request for request in turn.requests if not request.jobs]
         try:
@@ -180,7 +183,7 @@ class LmdbStore:
             return Recovered(epoch=counters.epoch, put_back=put_back)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[tuple[lmdb.Transaction, Counters, dict[str, CategoryRow]]]:
+    def _writing(self) -> Iterator[tuple[Txn, Counters, dict[str, CategoryRow]]]:
         """Give a write transaction and the small databases; commit at the end.
 
         Counters and categories are read again only if another process has committed since: a write
@@ -269,7 +272,7 @@ class LmdbStore:
             found += [key for key in keys if key.hex().startswith(digits) or key.hex().endswith(digits)]
         return found[:2]
 
-    def _ids(self, txn: lmdb.Transaction, after: bytes, limit: int) -> list[bytes]:
+    def _ids(self, txn: Txn, after: bytes, limit: int) -> list[bytes]:
         cursor = txn.cursor(db=self._dbs.statuses)
         if not cursor.set_range(after + b"\0"):
             return []
@@ -283,7 +286,8 @@ class LmdbStore:
             rows = self._rows(txn, query, numbers)
             jobs: list[StoredJob] = []
             last = b""
-            for last, job_id in islice(rows, _PAGE_ROWS):
+            for place, job_id in islice(rows, _PAGE_ROWS):
+                last = place
                 job = self._load(txn, job_id)
                 if job is not None and query.category in (None, job.status.category):
                     jobs.append(job)
@@ -292,9 +296,7 @@ class LmdbStore:
             more = next(rows, None) is not None
         return Page(jobs=jobs, next=last if more else None)
 
-    def _rows(
-        self, txn: lmdb.Transaction, query: Query, numbers: dict[str, int]
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _rows(self, txn: Txn, query: Query, numbers: dict[str, int]) -> Iterator[tuple[bytes, bytes]]:
         """Yield cursor and id of the jobs that a query may mean, in its order."""
         wanted = [numbers.get(query.category, 0)] if query.category else list(numbers.values())
         if query.state is None:
@@ -307,9 +309,7 @@ class LmdbStore:
             return self._running_rows(txn, query.after)
         return self._ended_rows(txn, query.state, wanted if query.category else None, query.after)
 
-    def _pending_rows(
-        self, txn: lmdb.Transaction, numbers: Iterable[int], after: bytes
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _pending_rows(self, txn: Txn, numbers: Iterable[int], after: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Merge the queues: by priority, then by sequence. The cursor is the key less its category."""
 
         def queue(number: int) -> Iterator[tuple[bytes, bytes]]:
@@ -323,22 +323,20 @@ class LmdbStore:
 
         return heapq.merge(*(queue(number) for number in numbers))
 
-    def _forward(
-        self, txn: lmdb.Transaction, db: object, after: bytes, part: slice
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _forward(self, txn: Txn, db: Db, after: bytes, part: slice) -> Iterator[tuple[bytes, bytes]]:
         cursor = txn.cursor(db=db)
         if cursor.set_range(after + b"\0" if after else b"\0"):
             for key in cursor.iternext(values=False):
                 yield key, key[part]
 
-    def _running_rows(self, txn: lmdb.Transaction, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _running_rows(self, txn: Txn, after: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = txn.cursor(db=self._dbs.running)
         if cursor.set_range(after + b"\0" if after else b"\0"):
             for key, value in cursor:
                 yield key, layout.split_running(value)[0]
 
     def _ended_rows(
-        self, txn: lmdb.Transaction, state: State, numbers: list[int] | None, after: bytes
+        self, txn: Txn, state: State, numbers: list[int] | None, after: bytes
     ) -> Iterator[tuple[bytes, bytes]]:
         """Newest first: from the end of the state's stretch backwards."""
         wanted = None if numbers is None else {layout.pending_prefix(number) for number in numbers}
@@ -353,13 +351,13 @@ class LmdbStore:
                 yield key, layout.split_ended(key)[2]
             found = cursor.prev()
 
-    def _load(self, txn: lmdb.Transaction, job_id: bytes) -> StoredJob | None:
+    def _load(self, txn: Txn, job_id: bytes) -> StoredJob | None:
         data = txn.get(job_id, db=self._dbs.statuses)
         if data is None:
             return None
         try:
             status = layout.decode_status(data)
-        except layout.BadRecord:
+        except BadRecord:
             status = JobStatus(State.PARKED, "", 0)
         left = layout.read_result(txn, self._dbs, job_id)
         return StoredJob(

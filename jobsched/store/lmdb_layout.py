@@ -18,8 +18,10 @@ searching its free list for long runs is what makes large stores slow.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import lmdb
 import msgspec
@@ -34,13 +36,15 @@ __all__ = [
     "CategoryRow",
     "Counters",
     "Databases",
+    "Db",
     "ResultRow",
+    "Txn",
     "append_decision",
     "decode_status",
     "drop_blob",
+    "encode_status",
     "ended_key",
     "ended_prefix",
-    "encode_status",
     "get_blob",
     "pending_key",
     "pending_prefix",
@@ -61,6 +65,12 @@ __all__ = [
     "write_result",
 ]
 
+if TYPE_CHECKING:
+    Txn = lmdb.Transaction[bytes]
+    Db = lmdb._Database  # noqa: SLF001 (the stubs name it so)
+else:
+    Txn, Db = lmdb.Transaction, object
+
 FORMAT = 1
 _CHUNK = 2000
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
@@ -73,24 +83,25 @@ _ended = struct.Struct(">BQ16s")
 _TOP_PRIORITY = 0x7FFF
 
 
-class Databases(msgspec.Struct, frozen=True):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Databases:
     """The handles of the named databases."""
 
-    meta: object
-    categories: object
-    jobs: object
-    statuses: object
-    results: object
-    pending: object
-    scheduled: object
-    running: object
-    ended: object
-    decisions: object
+    meta: Db
+    categories: Db
+    jobs: Db
+    statuses: Db
+    results: Db
+    pending: Db
+    scheduled: Db
+    running: Db
+    ended: Db
+    decisions: Db
 
     @classmethod
     def open(cls, env: lmdb.Environment) -> Databases:
         """Open or create them all."""
-        return cls(*(env.open_db(name.encode()) for name in cls.__struct_fields__))
+        return cls(*(env.open_db(name.encode()) for name in cls.__slots__))
 
 
 class Counters(msgspec.Struct, array_like=True):
@@ -201,7 +212,7 @@ def split_ended(key: bytes) -> tuple[State, int, bytes]:
     return State(state), ended_at, job_id
 
 
-def put_blob(txn: lmdb.Transaction, db: object, key: bytes, blob: bytes) -> None:
+def put_blob(txn: Txn, db: Db, key: bytes, blob: bytes) -> None:
     """Write a sealed record under a key that has none, in chunks where it is long."""
     if len(blob) <= _CHUNK:
         txn.put(key, blob, db=db)
@@ -211,7 +222,7 @@ def put_blob(txn: lmdb.Transaction, db: object, key: bytes, blob: bytes) -> None
         txn.put(key + place.to_bytes(2, "big"), blob[start : start + _CHUNK], db=db)
 
 
-def get_blob(txn: lmdb.Transaction, db: object, key: bytes) -> bytes | None:
+def get_blob(txn: Txn, db: Db, key: bytes) -> bytes | None:
     """Return a record written by `put_blob`, None without one; a missing chunk fails its CRC."""
     head = txn.get(key, db=db)
     if head is None or not head.startswith(_MANY):
@@ -221,7 +232,7 @@ def get_blob(txn: lmdb.Transaction, db: object, key: bytes) -> bytes | None:
     return b"".join(txn.get(key + place.to_bytes(2, "big"), b"", db=db) for place in range(count))
 
 
-def drop_blob(txn: lmdb.Transaction, db: object, key: bytes) -> None:
+def drop_blob(txn: Txn, db: Db, key: bytes) -> None:
     """Delete a record written by `put_blob`, if there is one."""
     head = txn.pop(key, db=db)
     if head is None or not head.startswith(_MANY):
@@ -231,7 +242,7 @@ def drop_blob(txn: lmdb.Transaction, db: object, key: bytes) -> None:
         txn.delete(key + place.to_bytes(2, "big"), db=db)
 
 
-def read_result(txn: lmdb.Transaction, dbs: Databases, job_id: bytes) -> ResultRow:
+def read_result(txn: Txn, dbs: Databases, job_id: bytes) -> ResultRow:
     """Return what the job's last run left."""
     blob = get_blob(txn, dbs.results, job_id)
     if blob is None:
@@ -242,31 +253,30 @@ def read_result(txn: lmdb.Transaction, dbs: Databases, job_id: bytes) -> ResultR
         return ResultRow(error=JobError(f"the stored result is unreadable: {error}"))
 
 
-def write_result(txn: lmdb.Transaction, dbs: Databases, job_id: bytes, row: ResultRow) -> None:
+def write_result(txn: Txn, dbs: Databases, job_id: bytes, row: ResultRow) -> None:
     """Replace what the job's last run left."""
     put_blob(txn, dbs.results, job_id, seal(_encode(row)))
 
 
-def read_counters(txn: lmdb.Transaction, dbs: Databases) -> Counters:
+def read_counters(txn: Txn, dbs: Databases) -> Counters:
     """Return the counters."""
     data = txn.get(b"counters", db=dbs.meta)
     return Counters() if data is None else _counters.decode(unseal(data))
 
 
-def write_counters(txn: lmdb.Transaction, dbs: Databases, counters: Counters) -> None:
+def write_counters(txn: Txn, dbs: Databases, counters: Counters) -> None:
     """Write the counters."""
     txn.put(b"counters", seal(_encode(counters)), db=dbs.meta)
 
 
-def read_categories(txn: lmdb.Transaction, dbs: Databases) -> dict[str, CategoryRow]:
+def read_categories(txn: Txn, dbs: Databases) -> dict[str, CategoryRow]:
     """Return all categories by name."""
     return {
-        bytes(key).decode(): _categories.decode(unseal(value))
-        for key, value in txn.cursor(db=dbs.categories)
+        bytes(key).decode(): _categories.decode(unseal(value)) for key, value in txn.cursor(db=dbs.categories)
     }
 
 
-def append_decision(txn: lmdb.Transaction, dbs: Databases, decision: Decision) -> None:
+def append_decision(txn: Txn, dbs: Databases, decision: Decision) -> None:
     """Keep a decision, and let go of the oldest over the limit."""
     cursor = txn.cursor(db=dbs.decisions)
     number = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 1
@@ -275,14 +285,12 @@ def append_decision(txn: lmdb.Transaction, dbs: Databases, decision: Decision) -
         cursor.delete()
 
 
-def read_decisions(txn: lmdb.Transaction, dbs: Databases, limit: int) -> list[Decision]:
+def read_decisions(txn: Txn, dbs: Databases, limit: int) -> list[Decision]:
     """Return the last decisions, oldest first."""
     newest = islice(txn.cursor(db=dbs.decisions).iterprev(keys=False), limit)
     return [_decisions.decode(unseal(value)) for value in newest][::-1]
 
 
-def write_category(
-    txn: lmdb.Transaction, dbs: Databases, name: str, row: CategoryRow
-) -> None:
+def write_category(txn: Txn, dbs: Databases, name: str, row: CategoryRow) -> None:
     """Write one category."""
     txn.put(name.encode(), seal(_encode(row)), db=dbs.categories)

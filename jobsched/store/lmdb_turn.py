@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import lmdb
-
 from jobsched import job as rules
 from jobsched.codec import BadRecord
-from jobsched.job import ENDED, JobError, JobStatus, State
+from jobsched.job import JobError, JobStatus, State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
     INTERRUPTED_TOO_OFTEN,
@@ -26,7 +24,7 @@ from jobsched.store.base import (
     deal,
     may_still_run,
 )
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, ResultRow
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, ResultRow, Txn
 
 __all__ = ["LmdbTurn"]
 
@@ -42,7 +40,7 @@ class LmdbTurn:
 
     def __init__(
         self,
-        txn: lmdb.Transaction,
+        txn: Txn,
         dbs: Databases,
         counters: Counters,
         categories: dict[str, CategoryRow],
@@ -75,8 +73,7 @@ class LmdbTurn:
             released=released,
             next_due=self._next_due(),
             stats={
-                name: CategoryStats(row.counts.copy(), row.paused)
-                for name, row in self._categories.items()
+                name: CategoryStats(row.counts.copy(), row.paused) for name, row in self._categories.items()
             },
         )
 
@@ -222,13 +219,11 @@ class LmdbTurn:
         """Claim a job whose pending row is gone already; None parks it as unreadable."""
         txn, dbs = self._txn, self._dbs
         data = txn.get(job_id, db=dbs.statuses)
-        record = layout.get_blob(txn, dbs.jobs, job_id)
+        record = layout.get_blob(txn, dbs.jobs, job_id) or b""  # the worker finds it unreadable
         row.counts[State.PENDING] -= 1
         self._touched.add(category)
         try:
             status = layout.decode_status(data or b"")
-            if record is None:
-                raise BadRecord("its record is missing")
         except BadRecord as error:
             status = JobStatus(State.PARKED, category, 0, ended_at=now)
             self._leave(job_id, ResultRow(error=JobError(f"unreadable in the store: {error}")))
@@ -287,7 +282,11 @@ class LmdbTurn:
         if status.state is State.PENDING:
             txn.put(layout.pending_key(row.number, status.priority, status.sequence), job_id, db=dbs.pending)
         elif status.state is State.SCHEDULED:
-            txn.put(layout.scheduled_key(status.due_at, job_id), layout.pending_prefix(row.number), db=dbs.scheduled)
+            txn.put(
+                layout.scheduled_key(status.due_at, job_id),
+                layout.pending_prefix(row.number),
+                db=dbs.scheduled,
+            )
         else:
             key = layout.ended_key(status.state, status.ended_at, job_id)
             txn.put(key, layout.pending_prefix(row.number), db=dbs.ended)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import heapq
 import string
 import threading
-from collections import deque
 from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +24,8 @@ import msgspec
 from jobsched.job import JobError, JobStatus, State, claimed, crashed, put_back
 from jobsched.report import Decision
 from jobsched.store.base import (
-    KEPT_DECISIONS,
     INTERRUPTED_TOO_OFTEN,
+    KEPT_DECISIONS,
     Accepted,
     CategoryStats,
     Claim,
@@ -104,7 +104,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all below
         self._jobs: dict[bytes, _Job] = {}
-        self._categories: dict[str, _Category] = {}
+        self._categories: defaultdict[str, _Category] = defaultdict(_Category)
         self._last_sequence = 0
         self._last_claim = 0
         self._epoch = 0
@@ -164,8 +164,7 @@ class MemoryStore:
         """
         digits = part.replace("-", "").lower()
         if len(digits) < _PART_MIN or not set(digits) <= set(string.hexdigits):
-            msg = f"{part!r} is no part of a job id, expected {_PART_MIN} or more hex digits"
-            raise ValueError(msg)
+            raise ValueError(f"{part!r} is no part of a job id, expected {_PART_MIN} or more hex digits")
         with self._lock:
             ids = (job_id for (job_id,) in self._rows(None))
             found = (i for i in ids if i.hex().startswith(digits) or i.hex().endswith(digits))
@@ -197,7 +196,7 @@ class MemoryStore:
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""
         with self._lock:
-            return list(self._decisions)[-limit:]
+            return list(islice(self._decisions, max(0, len(self._decisions) - limit), None))
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
@@ -205,9 +204,9 @@ class MemoryStore:
     def _change(self, request: Request, now: int) -> Reply:
         states = [self._cancel(job_id, now) for job_id in request.cancel]
         for category in request.pause:
-            self._category(category).paused = True
+            self._categories[category].paused = True
         for category in request.resume:
-            self._category(category).paused = False
+            self._categories[category].paused = False
         return Accepted(states=states)
 
     def _cancel(self, job_id: bytes, now: int) -> State | None:
@@ -251,11 +250,9 @@ class MemoryStore:
         for new in jobs:
             if new.id in self._jobs:
                 continue
-            status = JobStatus(
-                state=State.SCHEDULED, category=new.category, priority=new.priority, due_at=new.due_at
-            )
+            status = JobStatus(State.SCHEDULED, new.category, new.priority, due_at=new.due_at)
             job = self._jobs[new.id] = _Job(new.id, status, new.record)
-            rows = self._category(new.category).rows
+            rows = self._categories[new.category].rows
             insort(rows[None], (new.id,))
             insort(rows[State.SCHEDULED], job.row())
             if new.due_at <= now:
@@ -286,9 +283,7 @@ class MemoryStore:
         self._last_claim += 1
         with self._moving(job) as status:
             claimed(status, claim=self._last_claim, worker=worker, now=now)
-        return Claim(
-            number=self._last_claim, worker=worker, attempt=status.attempt, job=job.id, record=job.record
-        )
+        return Claim(self._last_claim, worker, status.attempt, job.id, job.record)
 
     def _enqueue(self, job: _Job) -> None:
         """Put a job at the end of its queue."""
@@ -343,11 +338,6 @@ class MemoryStore:
 
     def _stats(self) -> dict[str, CategoryStats]:
         return {name: category.stats() for name, category in self._categories.items()}
-
-    def _category(self, name: str) -> _Category:
-        if name not in self._categories:
-            self._categories[name] = _Category()
-        return self._categories[name]
 
 
 def _rows_after(after: _Row | None, rows: list[_Row], state: State | None) -> Iterator[_Row]:

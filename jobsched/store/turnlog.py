@@ -141,8 +141,7 @@ def read_log(path: Path) -> Iterator[Entry]:
             try:
                 entry = _decode(body)
             except msgspec.MsgspecError as error:
-                msg = f"{path} holds an entry that is no turn: {error}"
-                raise BadRecord(msg) from error
+                raise BadRecord(f"{path} holds an entry that is no turn: {error}") from error
             yield entry
 
 
@@ -180,6 +179,5 @@ def _bodies(file: BinaryIO) -> Iterator[bytes]:
         except BadRecord as error:
             if file.tell() == size:
                 return
-            msg = f"{file.name} is damaged before byte {file.tell()}: {error}"
-            raise BadRecord(msg) from error
+            raise BadRecord(f"{file.name} is damaged before byte {file.tell()}: {error}") from error
         yield body

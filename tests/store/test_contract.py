@@ -7,8 +7,10 @@ import pytest
 
 from jobsched.codec import decode_record
 from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, State, format_id, new_id
+from jobsched.report import Decision
 from jobsched.store.base import (
     INTERRUPTED_TOO_OFTEN,
+    KEPT_DECISIONS,
     Accepted,
     GiveBack,
     Outcome,
@@ -144,6 +146,13 @@ def test_a_repeated_dispatch_does_not_revive_an_ended_job(store, new_job):
     assert counts(store) == {State.COMPLETED: 1}
 
 
+def test_a_job_that_did_not_wait_for_a_retry_keeps_its_due_time(store, new_job):
+    job = new_job(due_at=NOW)
+    add(store, job)
+    finish(store, outcome(claim(store)[0]))
+    assert status(store, job).due_at == NOW
+
+
 def test_a_large_record_comes_back_whole(store, new_job):
     jobs = [new_job(argument="x" * size) for size in (100, 2_000, 5_000, 200_000)]
     add(store, *jobs)
@@ -273,6 +282,18 @@ def test_a_completed_job_keeps_its_result_and_times(store, new_job):
     assert (stored.status.state, stored.status.attempt) == (State.COMPLETED, 1)
     assert (stored.status.started_at, stored.status.ended_at) == (NOW + 5, NOW + 7)
     assert (stored.result, stored.error) == (b"\x2a", None)
+
+
+@pytest.mark.parametrize("error", [None, JobError("the return value takes 2 MiB")])
+def test_a_job_that_returned_nothing_or_nothing_storable_completes_without_a_result(store, new_job, error):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    finish(store, outcome(held, State.SCHEDULED, due_at=NOW))
+    [held] = store.apply(Turn(now=NOW, release=1, slots=[Slot("mail", 1, 1)])).claims
+    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW, None, error))
+    stored = store.get(job.id)
+    assert (stored.status.state, stored.result, stored.error) == (State.COMPLETED, None, error)
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PARKED])
@@ -536,6 +557,7 @@ def test_recover_puts_back_what_was_in_progress(store, new_job):
     assert store.in_progress() == {}
     now = status(store, jobs[0])
     assert (now.state, now.attempt, now.interruptions) == (State.PENDING, 0, 1)
+    assert (now.started_at, now.ended_at) == (0, 0)
     new = claim(store, limit=9)
     assert [held.job for held in new] == ids(jobs)
     assert [held.number for held in new] == [3, 4, 5]
@@ -576,6 +598,33 @@ def test_in_progress_lists_each_workers_jobs_by_claim(store, new_job):
     add(store, *jobs)
     store.apply(Turn(now=NOW, slots=[Slot("mail", 2, 2), Slot("mail", 1, 2)]))
     assert store.in_progress() == {2: ids(jobs[0::2]), 1: ids(jobs[1::2])}
+
+
+# Keeping decisions
+
+
+def decision(at):
+    counts = {"mail": at, "ünï": 1}
+    reasons = {"mail": "weight 1 of 2", "ünï": "its minimum"}
+    return Decision(
+        at=at, budget=8, backlog=counts, before={}, after=counts, ideal={"mail": 0.5}, reasons=reasons
+    )
+
+
+def test_the_balancers_last_decisions_are_kept_oldest_first(store):
+    assert store.decisions(9) == []
+    for first in (1, 3):
+        store.apply(Turn(now=NOW, decisions=[decision(first), decision(first + 1)]))
+    assert store.decisions(9) == [decision(at) for at in (1, 2, 3, 4)]
+    assert store.decisions(2) == [decision(3), decision(4)]
+    assert store.decisions(0) == []
+
+
+def test_the_oldest_decisions_are_let_go_of(store):
+    for first in range(0, KEPT_DECISIONS + 20, 1000):
+        store.apply(Turn(now=NOW, decisions=[decision(first + n) for n in range(1000)]))
+    kept = store.decisions(2 * KEPT_DECISIONS)
+    assert [one.at for one in kept] == list(range(1000, KEPT_DECISIONS + 1000))
 
 
 # Finding
@@ -684,12 +733,13 @@ def test_a_reopened_store_remembers_everything(reopen, new_job):
     add(store, *waiting)
     [held] = claim(store, worker=3)
     store.recover()
-    store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])]))
+    store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])], decisions=[decision(1)]))
     before = [store.get(job.id) for job in settled + waiting]
     stats, epoch, number = store.stats(), store.recover().epoch, held.number
     store = reopen()
     assert [store.get(job.id) for job in settled + waiting] == before
     assert store.stats() == stats
+    assert store.decisions(9) == [decision(1)]
     assert store.recover().epoch == epoch + 1
     resumed = store.apply(Turn(now=NOW, requests=[Request(jobs=[new_job()], resume=["mail"])]))
     assert resumed.next_due == NOW + 99

@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -209,7 +210,7 @@ class StoresAgree(RuleBasedStateMachine):
             state,
             self.now - took,
             self.now,
-            bytes((took,)) if completed else None,
+            bytes((took,)) if completed and took else None,
             None if completed else JobError(f"failed after {took}"),
             self.now + wait if state is State.SCHEDULED else 0,
         )
@@ -243,6 +244,7 @@ def dump(store):
     }
 
 
+@pytest.mark.timeout(3600)
 def test_a_durable_store_does_what_the_model_does(open_durable, new_job, profile, monkeypatch):
     # Low enough for random turns to reach them.
     monkeypatch.setattr(rules, "INTERRUPTION_LIMIT", 2)

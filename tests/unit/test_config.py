@@ -73,6 +73,7 @@ def test_a_duration_is_read_as_seconds(value, seconds):
         (float("-inf"), "a duration must not be negative"),
         (float("nan"), "a duration must be finite, got nan"),
         (10**400, "a duration must be finite, got 1000"),
+        (-(10**400), "a duration must not be negative, got -1000"),
         ("9" * 400 + "s", "a duration must be finite, got '999"),
         (True, "expected a duration like '30s' or a number of seconds, got True"),
         (None, "expected a duration like '30s' or a number of seconds, got None"),
@@ -279,10 +280,9 @@ def test_a_good_category_name_is_taken(name):
 
 
 def test_a_dotted_category_name_without_quotes_is_explained():
-    assert problems("tasks = ['shop']\n[categories.shop.mail]\n") == [
-        "categories.toml:2: categories.shop.mail: unknown key; "
-        'a category name with a dot is quoted: [categories."shop.mail"]'
-    ]
+    [found] = problems("tasks = ['shop']\n[categories.shop.mail]\n")
+    assert found.startswith("categories.toml:2: categories.shop.mail: unknown key")
+    assert found.endswith('a category name with a dot is quoted: [categories."shop.mail"]')
 
 
 @pytest.mark.parametrize("text", ["", "categories = {}", "categories = 5", "[categories]"])
@@ -364,7 +364,8 @@ def test_the_line_is_found_however_the_key_is_written(text, line):
         ("tasks = [\n  'shop'\nworkers = 4", "categories.toml:3:1: not valid TOML: unclosed array"),
         ("workers = four", "categories.toml:1:11: not valid TOML: invalid value"),
         ("workers = 1\nworkers = 2", "categories.toml:2:12: not valid TOML: cannot overwrite a value"),
-        ("workers = ", "categories.toml: not valid TOML: invalid value (at end of document)"),
+        ("workers = 1\nworkers = 2\n", "categories.toml:2:12: not valid TOML: cannot overwrite a value"),
+        ("workers = ", "categories.toml:1:11: not valid TOML: invalid value"),
         ("workers = " + "9" * 5000, "categories.toml: not valid TOML: exceeds the limit"),
     ],
 )
