@@ -36,6 +36,7 @@ from jobsched.errors import (
 from jobsched.job import JobRecord, State, format_id, new_id, parse_id
 from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
 from jobsched.transport import Courier, Transport, is_final, transport_for
+from jobsched.wire import check_size
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
@@ -281,6 +282,7 @@ class Dispatcher:
             close()
 
     def _send(self, request: Request) -> Accepted:
+        check_size(request)
         self._reconnect_after_fork()
         reply = self._courier.call(request)
         if isinstance(reply, Refused):

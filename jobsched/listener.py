@@ -127,7 +127,10 @@ class Listener:
         """Return the next connection of our own user or root, None without one."""
         try:
             connection, _ = self._socket.accept()
-        except (BlockingIOError, ConnectionError):
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            log.warning("could not accept a client: %s", error)
             return None
         uid = wire.peer_uid(connection)
         if uid not in (os.geteuid(), 0):

@@ -214,7 +214,7 @@ class Node:
         """Return what is to be applied; None if there is nothing."""
         free = waiting(self._stats, self._supervisors)
         for name, count in self._reception.arriving().items():
-            if name in self._stats and not self._stats[name].paused:
+            if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
         slots = [] if self._drain_until is not None else self._pool.slots(free, now, self._commit_s)
         self._slots = slots
@@ -243,7 +243,7 @@ class Node:
         if result.claims:
             self._give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         self._note_outcomes(turn, result)
-        if self._until_idle and self._is_idle():
+        if self._until_idle and not self._stops and self._is_idle():
             self.stop()
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
         ended = [outcome.job for outcome in turn.outcomes if outcome.state is not State.SCHEDULED]
@@ -333,7 +333,8 @@ class Node:
             self._bury(worker, None)
         if not pool.preloader.is_loaded:
             raise JobschedError("the preloader died while it imported the task modules")
-        self._start_preloader()
+        if self._drain_until is None:
+            self._start_preloader()
 
     def _on_worker(self, worker: WorkerLink) -> None:
         try:

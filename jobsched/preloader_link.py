@@ -85,9 +85,10 @@ class PreloaderLink:
         return message
 
     def fork(self, worker: WorkerLink) -> None:
-        """Ask for a worker process at the far ends of a link. Raises OSError when it is gone."""
+        """Ask for a worker process at the far ends of a link. If it is gone, `receive` says so."""
         data = self._encode(Fork(worker.number))
-        socket.send_fds(self._control, [data], [worker.far_end.fileno(), worker.far_tokens])
+        with contextlib.suppress(ConnectionError):
+            socket.send_fds(self._control, [data], [worker.far_end.fileno(), worker.far_tokens])
         worker.let_go_of_far_ends()
 
     def kill(self, worker: int) -> None:
@@ -96,7 +97,9 @@ class PreloaderLink:
             self._control.send(self._encode(Kill(worker)))
 
     def close(self) -> None:
-        """End it with all its workers, and wait until it is gone: 5 s, then by force."""
+        """End it with all its workers, and wait until it is gone: 5 s, then by force. May come twice."""
+        if self._control.fileno() < 0:
+            return
         self._control.close()
         self._process.join(_LEAVE_S)
         if self._process.exitcode is None:

@@ -157,8 +157,8 @@ class Gateway:
                 except TimeoutError as error:
                     self._hang_up()
                     raise Unavailable(f"the node on {self._directory} does not answer") from error
-                except (ConnectionError, BrokenPipeError):
-                    self._hang_up()  # it died, or stopped; ask again, with the same ids
+                except (ConnectionError, BlockingIOError):
+                    self._hang_up()  # it died, or stopped, or many wait; ask again, with the same ids
                 except BaseException:
                     self._hang_up()
                     raise
@@ -204,7 +204,7 @@ class Gateway:
                 if timeout_s == 0:
                     raise Unavailable(f"the node on {self._directory} does not answer") from error
                 timeout_s = 0
-            except (FileNotFoundError, ConnectionError):
+            except (FileNotFoundError, ConnectionError, BlockingIOError):
                 job = self._read(job_id)
                 if job is None or is_final(job.status.state) or rest <= 0:
                     return job

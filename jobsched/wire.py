@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from jobsched.errors import WireError
+from jobsched.errors import InvalidOption, WireError
 from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Welcome",
     "Work",
     "ask_frames",
+    "check_size",
     "frame",
     "unix_address",
 ]
@@ -167,17 +168,19 @@ class FrameReader:
         return bodies
 
 
-def ask_frames(number: int, request: Request) -> Iterator[bytes]:
-    """Yield the frames of a request, several when it adds many jobs.
-
-    Raises WireError when it is over 100,000 jobs or 64 MiB.
-    """
+def check_size(request: Request) -> None:
+    """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
     size = sum(len(job.record) for job in request.jobs)
-    if len(request.jobs) > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
-        raise WireError(
-            f"one request of {len(request.jobs):,} jobs and {size:,} bytes; "
-            f"the limits are {MAX_REQUEST_JOBS:,} jobs and {MAX_REQUEST_BYTES >> 20} MiB"
+    count = max(len(request.jobs), len(request.cancel))
+    if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
+        raise InvalidOption(
+            f"one call takes up to {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB, "
+            f"got {count:,} jobs and {size:,} bytes: use several"
         )
+
+
+def ask_frames(number: int, request: Request) -> Iterator[bytes]:
+    """Yield the frames of a request, several when it adds many jobs."""
     parts = list(_parts(request.jobs)) or [[]]
     for part in parts[:-1]:
         yield frame(Ask(number, Request(jobs=part), more=True))

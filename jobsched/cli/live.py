@@ -78,7 +78,7 @@ def _headline(report: NodeReport) -> Text:
 def _table(report: NodeReport) -> Table:
     gap = 2 if max(map(len, report.categories), default=0) <= _SHORT_NAME else 1
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=40)
+    table.add_column("category", max_width=40)  # the one that rich takes room from: it may wrap
     for title in (*_TITLES, "busy", "workers"):
         table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
     for name, row in report.categories.items():
@@ -89,7 +89,7 @@ def _table(report: NodeReport) -> Table:
 
 
 def _name(name: str, row: CategoryReport) -> Text:
-    text = Text(clean(name), style="yellow" if row.paused else "")
+    text = Text(clean(name), "yellow" if row.paused else "", no_wrap=True, overflow="ellipsis")
     if row.paused:
         text.append(" paused")
     stuck = sum(row.count(state) for state in _STUCK)

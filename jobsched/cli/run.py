@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -40,13 +44,29 @@ def run(
     grace_s = duration("--grace", grace)
     from jobsched.node import Node  # noqa: PLC0415 (the node's parts are not for the other verbs)
 
-    screen = console() if is_terminal() and not json_output else None
-    view: View = json_lines() if json_output else plain_lines()
-    if screen is not None:
-        from jobsched.cli.live import LiveView  # noqa: PLC0415 (rich is slow to import)
+    with contextlib.ExitStack() as stack:
+        if is_terminal() and not json_output:
+            from jobsched.cli.live import LiveView  # noqa: PLC0415 (rich is slow to import)
 
-        view = LiveView(screen)
-    with logging_to(screen), view:
+            screen = console()
+            view: View = LiveView(screen)
+        else:
+            screen = None
+            stack.enter_context(_stdout_of_our_own())
+            view = json_lines() if json_output else plain_lines()
+        stack.enter_context(logging_to(screen))
+        stack.enter_context(view)
         code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show).run()
     if code:
         raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _stdout_of_our_own() -> Iterator[None]:
+    """Keep stdout for the reports: what children print, user modules among them, goes to stderr."""
+    sys.stdout.flush()
+    before, ours = sys.stdout, os.dup(1)
+    os.dup2(2, 1)
+    with os.fdopen(ours, "w", encoding=before.encoding, errors="backslashreplace") as sys.stdout:
+        yield
+    sys.stdout = before

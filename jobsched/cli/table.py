@@ -73,9 +73,15 @@ def _print_rich(
             name,
             justify="right" if name in right else "left",
             overflow="ellipsis",
-            no_wrap=name not in wrapped,
+            no_wrap=name not in (*elastic, *wrapped),  # rich takes room only from those that may wrap
             min_width=None if name in (*elastic, *wrapped) else width,
         )
     for row in rows:
-        table.add_row(*(Text(cell, style=styles.get(cell, "")) for cell in row))
+        cells = zip(columns, row, strict=True)
+        table.add_row(
+            *(
+                Text(cell, styles.get(cell, ""), no_wrap=name not in wrapped, overflow="ellipsis")
+                for name, cell in cells
+            )
+        )
     screen.print(table)

@@ -6,7 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from jobsched.report import Decision
 
-__all__ = ["changes", "reason", "telling"]
+__all__ = ["changes", "is_move", "reason", "telling"]
+
+
+def is_move(decision: Decision) -> bool:
+    """Tell whether workers changed their category: the first placement moves none."""
+    return any(decision.before.values()) and bool(_changed(decision))
 
 
 def changes(decision: Decision) -> str:
@@ -25,7 +30,7 @@ def reason(decision: Decision) -> str:
 
 def telling(decisions: Iterable[Decision], count: int) -> Sequence[Decision]:
     """Return the decisions that moved most workers, at most `count`, in their order."""
-    moved = [decision for decision in decisions if changes(decision)]
+    moved = [decision for decision in decisions if is_move(decision)]
     largest = sorted(moved, key=lambda decision: decision.moves, reverse=True)[:count]
     return [decision for decision in moved if decision in largest]
 

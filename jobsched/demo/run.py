@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from jobsched.clock import MICROSECONDS
 from jobsched.config import Config, StorePlace, load_config
 from jobsched.demo.check import check
 from jobsched.demo.files import find_files, library
@@ -48,7 +49,7 @@ def run(config: Path | None, *, json_output: bool, limit: int | None, console: C
             view = view_for(console, CATEGORIES, title, json_output=json_output)
             last = _run_node(settings, store, files, view)
             if last is None:
-                console.print("interrupted: nothing of the demo is kept", soft_wrap=True)
+                sys.stderr.write("interrupted: nothing of the demo is kept\n")
                 return _INTERRUPTED
             if not json_output:
                 console.print("\nchecking every result against the files ...")
@@ -122,7 +123,7 @@ def _summarize(config: Config, store: JobStore, files: Sequence[Path], last: Nod
         library=str(library()),
         files=len(files),
         workers=config.workers,
-        started_at=last.at - int(last.uptime_s * 1_000_000),
+        started_at=last.at - int(last.uptime_s * MICROSECONDS),
         elapsed_s=last.uptime_s,
         categories={name: figures(group) for name, group in by_category.items()},
         moves=last.moves,

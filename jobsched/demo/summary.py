@@ -99,15 +99,15 @@ def _print_moves(summary: Summary, console: Console) -> None:
     console.print(f"\n{summary.moves} workers moved by the balancer; among its decisions:")
     for decision in telling(summary.decisions, _TOLD_MOVES):
         at_s = (decision.at - summary.started_at) / MICROSECONDS
-        _print_line(console, f"{at_s:5.1f} s  {changes(decision)}")
-        _print_line(console, f"         {reason(decision)}", "dim")
+        _print_line(console, f"  {at_s:.1f} s  {changes(decision)}")
+        _print_line(console, f"    {reason(decision)}", "dim")
 
 
 def _print_failures(failures: Sequence[Failure], console: Console) -> None:
     console.print(f"\n{len(failures)} failed:")
     for failure in itertools.islice(failures, _TOLD_FAILURES):
         _print_line(console, f"  {failure.category} {failure.file}")
-        _print_line(console, f"         {failure.reason}", "dim")
+        _print_line(console, f"    {failure.reason}", "dim")
     if len(failures) > _TOLD_FAILURES:
         console.print(f"  ... and {len(failures) - _TOLD_FAILURES} more: --json lists all")
 
@@ -125,8 +125,5 @@ def _print_check(check: Check, console: Console) -> None:
 
 
 def _print_line(console: Console, text: str, style: str = "") -> None:
-    """Print a line that is cut at a terminal's edge, and nowhere else."""
-    line = Text(text, style)
-    if console.is_terminal:
-        line.truncate(console.width - 1, overflow="ellipsis")
-    console.print(line, soft_wrap=True)
+    """Print a line whole: a terminal wraps it, a file keeps it."""
+    console.print(Text(text, style), soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobsched.clock import MICROSECONDS
-from jobsched.demo.moves import changes, reason
+from jobsched.demo.moves import changes, is_move, reason
 from jobsched.job import State
 from jobsched.report import CategoryReport, Decision, NodeReport
 
@@ -77,12 +77,13 @@ class LineView(SilentView):
         if report.uptime_s < self._next_s:
             return
         self._next_s = report.uptime_s + _LINE_EVERY_S
-        parts = [_phrase(name, report.categories[name]) for name in self._categories]
+        idle = _idle(report)
+        parts = [_phrase(name, report.categories[name], idle[name]) for name in self._categories]
         self._console.print(f"{report.uptime_s:5.1f} s  {'   '.join(parts)}", soft_wrap=True)
 
 
-def _phrase(name: str, category: CategoryReport) -> str:
-    return f"{name} {_waiting(category):>5,} left {_blocks(category):<4}"
+def _phrase(name: str, category: CategoryReport, idle: int) -> str:
+    return f"{name} {_waiting(category):>5,} left {_blocks(category.busy, idle):<4}"
 
 
 class LiveView:
@@ -99,7 +100,7 @@ class LiveView:
     def show(self, report: NodeReport) -> None:
         """Keep the report for the next drawing."""
         decision = report.decision
-        if decision is not None and decision.moves and decision not in self._moves:
+        if decision is not None and is_move(decision) and decision not in self._moves:
             self._moves.append(decision)
         self._peak = max([self._peak, *map(_waiting, report.categories.values())])
         self._latest = report
@@ -126,7 +127,8 @@ def picture(
     """Return a report as it is drawn, in 80 columns; `peak` is the longest queue so far."""
     lines = [Text.assemble((title, "bold"), f"   {report.uptime_s:.1f} s"), Text()]
     lines.append(Text(f" {'':9}{'queue':<{_BAR}} {'waiting':>7} {'done':>7} {'failed':>6}  workers", "dim"))
-    lines += [_row(name, report.categories[name], peak) for name in categories]
+    idle = _idle(report)
+    lines += [_row(name, report.categories[name], idle[name], peak) for name in categories]
     lines += [Text(), Text(f" {report.moves} workers moved by the balancer   ■ busy  □ idle", "dim")]
     for decision in reversed(moves):
         lines += _move(decision, report.at - int(report.uptime_s * MICROSECONDS))
@@ -137,7 +139,7 @@ def picture(
     return Group(*lines)
 
 
-def _row(name: str, category: CategoryReport, peak: int) -> Text:
+def _row(name: str, category: CategoryReport, idle: int, peak: int) -> Text:
     waiting, failed = _waiting(category), category.count(State.FAILED)
     filled = -(-waiting * _BAR // peak)
     return Text.assemble(
@@ -147,21 +149,33 @@ def _row(name: str, category: CategoryReport, peak: int) -> Text:
         f" {waiting:>7,}",
         (f" {category.count(State.COMPLETED):>7,}", "green"),
         (f" {failed:>6,}", "red" if failed else "dim"),
-        f"  {_blocks(category)}",
+        f"  {_blocks(category.busy, idle)}",
     )
 
 
-def _blocks(category: CategoryReport) -> str:
-    """Return a category's workers as blocks, those that it has borrowed included."""
-    busy, idle = category.busy, max(0, category.workers - category.busy)
+def _blocks(busy: int, idle: int) -> str:
+    """Return workers as blocks, or in figures where they are too many."""
     return "■" * busy + "□" * idle if busy + idle <= _BLOCKS else f"{busy} ■ {idle} □"
+
+
+def _idle(report: NodeReport) -> dict[str, int]:
+    """Return how many idle workers each category has. One that is lent is busy where it serves, and
+    not idle at home.
+    """
+    lent = sum(max(0, category.busy - category.workers) for category in report.categories.values())
+    idle = {}
+    for name, category in report.categories.items():
+        away = min(lent, max(0, category.workers - category.busy))
+        idle[name] = max(0, category.workers - category.busy) - away
+        lent -= away
+    return idle
 
 
 def _move(decision: Decision, since: int) -> list[Text]:
     at_s = (decision.at - since) / MICROSECONDS
     return [
-        Text.assemble((f" {at_s:5.1f} s  ", "dim"), (changes(decision), "bold")),
-        Text(f"          {reason(decision)}", "dim"),
+        Text.assemble((f" {at_s:.1f} s  ", "dim"), (changes(decision), "bold")),
+        Text(f"   {reason(decision)}", "dim"),
     ]
 
 

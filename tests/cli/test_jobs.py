@@ -126,10 +126,12 @@ def test_cancelling_what_is_not_there_fails(project, three):
 
 
 def test_a_table_fits_a_terminal_and_keeps_the_ids_whole(project, three):
+    project("dispatch", "some.package.tasks:that_has_a_long_name", "--category", "reports")
     shown = at_a_terminal(project, "jobs")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert all(len(line) <= 80 for line in lines)
-    assert [line.split()[0] for line in lines[1:]] == three
+    assert [line.split()[0] for line in lines[1:4]] == three
+    assert lines[4].split()[2:] == ["reports", "pending", "0", "0s"]
 
 
 def test_what_a_job_carries_cannot_steer_the_terminal(project):

@@ -24,7 +24,7 @@ def report(**counts):
     }
     decision = Decision(
         at=1, budget=4, backlog={"mail": 5}, before={"mail": 1}, after={"mail": 3}, ideal={"mail": 2.5},
-        reasons={"mail": "priority 5 x backlog 12347 = 61735 of 74080: ideal 3.3; at its maximum, as it happens"},
+        reasons={"mail": "priority 5 x backlog 12347 = 61735 of 74080: ideal 3.3; at its maximum, it seems"},
     )  # fmt: skip
     fields = {"at": 1, "uptime_s": 4000.0, "ended": 7, "failed": 3, "moves": 2, "draining": False}
     return NodeReport(**{**fields, **counts}, categories=categories, decision=decision)

@@ -128,6 +128,7 @@ def test_the_balancers_decisions_are_listed_with_their_reasons(project):
 
 
 def test_the_modules_of_a_broken_project_stop_the_node_before_it_starts(project):
+    project.dispatch("tasks:send", "--category", "mail", "--arg", '"a"')
     project.write("tasks.py", "1 / 0\n")
     ran = project("run", "--until-idle", code=2)
     assert "ZeroDivisionError" in ran.err

@@ -146,13 +146,6 @@ def test_a_repeated_dispatch_does_not_revive_an_ended_job(store, new_job):
     assert counts(store) == {State.COMPLETED: 1}
 
 
-def test_a_job_that_did_not_wait_for_a_retry_keeps_its_due_time(store, new_job):
-    job = new_job(due_at=NOW)
-    add(store, job)
-    finish(store, outcome(claim(store)[0]))
-    assert status(store, job).due_at == NOW
-
-
 def test_a_large_record_comes_back_whole(store, new_job):
     jobs = [new_job(argument="x" * size) for size in (100, 2_000, 5_000, 200_000)]
     add(store, *jobs)
@@ -329,6 +322,13 @@ def test_a_retry_that_is_due_at_once_may_be_released_in_the_same_turn(store, new
     again = outcome(held, State.SCHEDULED, due_at=NOW)
     result = store.apply(Turn(now=NOW, outcomes=[again], release=1, slots=[Slot("mail", 1, 1)]))
     assert [held.attempt for held in result.claims] == [3]
+
+
+def test_only_a_retry_changes_when_a_job_was_due(store, new_job):
+    job = new_job(due_at=NOW)
+    add(store, job)
+    finish(store, outcome(claim(store)[0]))
+    assert status(store, job).due_at == NOW
 
 
 def test_completion_clears_an_earlier_error(store, new_job):

@@ -18,12 +18,15 @@ from hypothesis.stateful import (
 
 from jobsched import job as rules
 from jobsched.job import JobError, State
+from jobsched.report import Decision
 from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
 from jobsched.store.turnlog import RecordingStore, TurnLog, replay
 
 # Few ids, so that they meet again; out of order, and alike at both ends.
 IDS = [bytes.fromhex(f"{n % 5:06x}{n * 7919 % 10007:020x}{n % 3:06x}") for n in range(40)]
+# Whole turns are under test here, not what a flush costs.
+MEMORY = Path("/dev/shm")
 CATEGORIES = ["mail", "reports", "ünï"]
 
 categories = st.sampled_from(CATEGORIES)
@@ -59,6 +62,17 @@ outcomes = st.fixed_dictionaries(
 )
 give_backs = st.tuples(held_or_not, st.booleans())
 slots = st.builds(Slot, categories, workers, st.integers(0, 3))
+shares = st.dictionaries(categories, st.integers(0, 9), max_size=1)
+decisions = st.builds(
+    Decision,
+    at=st.integers(1000, 1060),
+    budget=st.just(8),
+    backlog=shares,
+    before=shares,
+    after=shares,
+    ideal=st.just({"mail": 0.5}),
+    reasons=st.just({"mail": "weight 1 of 2"}),
+)
 queries = st.builds(
     Query, state=st.none() | st.sampled_from(State), category=st.none(), limit=st.integers(1, 5)
 )
@@ -71,7 +85,7 @@ class StoresAgree(RuleBasedStateMachine):
         super().__init__()
         self.open_durable = open_durable
         self.new_job = new_job
-        self.folder = TemporaryDirectory()
+        self.folder = TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.places = (Path(self.folder.name, f"store-{n}") for n in count())
         self.place = next(self.places)
         self.log = Path(self.folder.name, "turns")
@@ -108,11 +122,12 @@ class StoresAgree(RuleBasedStateMachine):
         back=st.lists(give_backs, max_size=1),
         release=st.integers(0, 3),
         room=st.lists(slots, max_size=3),
+        decided=st.lists(decisions, max_size=1),
     )
-    def do_all(self, *, step, asked, ended, back, release, room):
-        self.turn(step, asked=asked, ended=ended, back=back, release=release, room=room)
+    def do_all(self, *, step, asked, ended, back, release, room, decided):
+        self.turn(step, asked=asked, ended=ended, back=back, release=release, room=room, decided=decided)
 
-    def turn(self, step, *, asked=(), ended=(), back=(), release=0, room=()):
+    def turn(self, step, *, asked=(), ended=(), back=(), release=0, room=(), decided=()):
         """Apply one turn to both stores."""
         self.now += step
         turn = Turn(
@@ -120,6 +135,7 @@ class StoresAgree(RuleBasedStateMachine):
             requests=[self.request(**one) for one in asked],
             outcomes=[self.outcome(**one) for one in ended],
             give_back=[GiveBack(*self.held(*which), interrupted) for which, interrupted in back],
+            decisions=decided,
             release=release,
             slots=room,
         )
@@ -183,7 +199,8 @@ class StoresAgree(RuleBasedStateMachine):
         assert self.durable.upcoming(until, limit) == self.model.upcoming(until, limit)
         for category in CATEGORIES:
             for state in (None, *State):
-                assert listed(self.durable, state, category) == listed(self.model, state, category)
+                found = [listed(one, state, category, limit) for one in (self.durable, self.model)]
+                assert found[0] == found[1]
 
     @invariant()
     def all_jobs_are_equal(self):
@@ -224,11 +241,11 @@ class StoresAgree(RuleBasedStateMachine):
         return job_id, place + 1
 
 
-def listed(store, state, category=None):
-    """Return the ids of all jobs that a query finds, over pages of three."""
+def listed(store, state, category=None, limit=200):
+    """Return the ids of all jobs that a query finds, on pages of so many."""
     found, after = [], b""
     while after is not None:
-        page = store.find(Query(state=state, category=category, limit=3, after=after))
+        page = store.find(Query(state=state, category=category, limit=limit, after=after))
         found += [job.id for job in page.jobs]
         after = page.next
     return found
@@ -241,6 +258,7 @@ def dump(store):
         "listed": {state: listed(store, state) for state in (None, *State)},
         "stats": store.stats(),
         "in progress": store.in_progress(),
+        "decisions": store.decisions(100),
     }
 
 
