@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import multiprocess
+from multiprocess import resource_tracker
 
 from jobsched import fence, preloader
 from jobsched.config import Config
@@ -46,6 +47,7 @@ class PreloaderLink:
         process = multiprocess.get_context("spawn").Process(
             target=preloader.main, args=(theirs, settings, os.getpid()), name="jobsched-preloader"
         )
+        resource_tracker.ensure_running()  # before the mark: a sweep must not take it for a worker
         with _marked(config.store.path):
             process.start()
         theirs.close()

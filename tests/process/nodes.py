@@ -1,5 +1,6 @@
 """What the tests of this folder share: a project, nodes on it as processes, and what they did."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import psutil
 
 import jobsched
@@ -127,10 +127,12 @@ class Project:
     ) -> None:
         """Write the categories.toml."""
         top = {"store": f"lmdb:{self.store_path}", "workers": workers, "tasks": ["tasks"]} | settings
-        balancer = {"every": "100ms"}
-        self.config.write_bytes(
-            msgspec.toml.encode({**top, "balancer": balancer, "categories": categories})
-        )
+        tables = {"balancer": {"every": "100ms"}}
+        tables |= {f"categories.{name}": settings for name, settings in categories.items()}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+        for name, table in tables.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        self.config.write_text("\n".join(lines))
 
     # Nodes.
 

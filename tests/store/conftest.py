@@ -21,7 +21,7 @@ OPEN: dict[str, Callable[[Path], JobStore]] = {
 DURABLE = ["lmdb"]
 
 # JOBSCHED_HYPOTHESIS=long for a soak of the model test: ten minutes and more.
-settings.register_profile("quick", max_examples=60, stateful_step_count=40, deadline=None)
+settings.register_profile("quick", max_examples=40, stateful_step_count=40, deadline=None)
 settings.register_profile("long", max_examples=3000, stateful_step_count=60, deadline=None)
 
 
