@@ -17,7 +17,7 @@ import msgspec
 
 from jobsched.errors import InvalidOption
 
-__all__ = ["Allocation", "Demand", "allocate"]
+__all__ = ["PRIORITIES", "Allocation", "Demand", "allocate"]
 
 PRIORITIES = (1e-6, 1e6)
 """The least and the greatest priority: what lies between keeps the sums of weights exact enough."""

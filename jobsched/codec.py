@@ -45,7 +45,7 @@ class BadRecord(JobschedError):
 
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
-    return b"%c%b%b" % (1, zlib.crc32(body).to_bytes(4, "big"), body)
+    return _VERSION + zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def unseal(record: bytes) -> bytes:

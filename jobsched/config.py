@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from jobsched.allocation import PRIORITIES
 from jobsched.duration import parse_duration
 from jobsched.errors import ConfigError, UnknownCategory, nearest
 from jobsched.toml_places import KeyPath, Problems, parse_toml
@@ -37,7 +38,7 @@ _DAY_S = 86_400.0
 
 _WeighBy = Literal["backlog", "work"]
 _Damping = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
-_Priority = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+_Priority = Annotated[float, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])]
 
 
 class CategoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +63,7 @@ class BalancerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     weigh_by: _WeighBy = "backlog"
     """Count waiting jobs (`backlog`), or their expected run time (`work`)."""
     damping: float = 0.5
-    """A move is made only when the ideal share differs from the present number by at least this
-    many workers."""
+    """A number of workers is kept while it is less than 0.5 + this from the ideal share."""
 
 
 class StorePlace(msgspec.Struct, frozen=True):
@@ -329,7 +329,7 @@ _BALANCER_KEYS = {
 }
 
 _CATEGORY_KEYS = {
-    "priority": _Key("priority", _typed(_Priority, "a number above 0, at most 1000000")),
+    "priority": _Key("priority", _typed(_Priority, f"a number from {PRIORITIES[0]:.6f} to {PRIORITIES[1]:.0f}")),
     "min_workers": _Key("min_workers", _whole(0, 10_000)),
     "max_workers": _Key("max_workers", _whole(1, 10_000)),
     "max_retries": _Key("max_retries", _whole(0, 1_000_000)),

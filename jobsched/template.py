@@ -29,7 +29,7 @@ tasks = ["tasks"]
 #every = "1s"
 # What counts: "backlog", the number of waiting jobs, or "work", the time that they will take.
 #weigh_by = "backlog"
-# It moves workers only when a category's ideal share is at least this many workers off.
+# A number of workers is kept while it is less than 0.5 + this from the category's ideal share.
 #damping = 0.5
 
 # A category is a queue with limits of its own: first in, first out.

@@ -67,6 +67,8 @@ def _stdout_of_our_own() -> Iterator[None]:
     sys.stdout.flush()
     before, ours = sys.stdout, os.dup(1)
     os.dup2(2, 1)
-    with os.fdopen(ours, "w", encoding=before.encoding, errors="backslashreplace") as sys.stdout:
-        yield
-    sys.stdout = before
+    try:
+        with os.fdopen(ours, "w", encoding=before.encoding, errors="backslashreplace") as sys.stdout:
+            yield
+    finally:
+        sys.stdout = before

@@ -5,11 +5,14 @@ The same work is done once more, here and without jobs, on every file.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from jobsched.job import State
 __all__ = ["Check", "check", "direct_results"]
 
 _Key = tuple[str, str]  # category and path
+_PARTS = 32
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,23 +77,25 @@ def check(jobs: Sequence[Ended], files: Sequence[Path]) -> Check:
 def direct_results(files: Sequence[Path]) -> dict[_Key, Any]:
     """Return what each task must give for each file: a result, or the name of the error it raises.
 
-    Hashing and compressing let other threads run, parsing does not: they take a core each.
+    Plain child processes share the work: threads would wait for each other while one is parsing.
     """
-    with _without_gc(), ThreadPoolExecutor(1) as beside:
-        rest = beside.submit(lambda: _digests(files) | _apply(tasks.compress, files))
-        return _apply(tasks.index, files) | rest.result()
-
-
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Pause the collector: syntax trees have no cycles, and looking for some costs a quarter."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+    parts = [files[start::_PARTS] for start in range(_PARTS)]
+    pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork"), _prepare_child)
     try:
-        yield
+        return dict(itertools.chain.from_iterable(pool.map(_direct_part, parts)))
     finally:
-        if was_enabled:
-            gc.enable()
+        pool.shutdown(cancel_futures=True)
+
+
+def _prepare_child() -> None:
+    """Leave Ctrl-C to the parent; look for no cycles, which syntax trees do not have."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()
+
+
+def _direct_part(files: Sequence[Path]) -> list[tuple[_Key, Any]]:
+    results = _digests(files) | _apply(tasks.compress, files) | _apply(tasks.index, files)
+    return list(results.items())
 
 
 def _digests(files: Sequence[Path]) -> dict[_Key, Any]:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -25,7 +26,7 @@ from jobsched.demo.waves import TASKS, Feeder, waves
 from jobsched.errors import ConfigError
 from jobsched.job import State
 from jobsched.node import Node
-from jobsched.report import NodeReport
+from jobsched.report import Decision, NodeReport
 from jobsched.store.base import KEPT_DECISIONS, JobStore
 from jobsched.store.lmdb import open_store
 
@@ -45,15 +46,14 @@ def run(config: Path | None, *, json_output: bool, limit: int | None, console: C
         settings = demo_config(settings, folder)
         files = find_files(folder, limit)
         title = f"jobsched demo: {len(files):,} files of Python {platform.python_version()}"
-        with contextlib.closing(open_store(settings.store.path)) as store:
-            view = view_for(console, CATEGORIES, title, json_output=json_output)
-            last = _run_node(settings, store, files, view)
-            if last is None:
-                sys.stderr.write("interrupted: nothing of the demo is kept\n")
-                return _INTERRUPTED
-            if not json_output:
-                console.print("\nchecking every result against the files ...")
-            summary = _summarize(settings, store, files, last)
+        view = view_for(console, CATEGORIES, title, json_output=json_output)
+        ran = _run_jobs(settings, files, view)
+        if ran is None:
+            sys.stderr.write("interrupted: nothing of the demo is kept\n")
+            return _INTERRUPTED
+        if not json_output:
+            console.print("\nchecking every result against the files ...")
+        summary = _summarize(settings, files, ran)
     if json_output:
         sys.stdout.write(json.dumps(as_json(summary), indent=2) + "\n")
     else:
@@ -81,8 +81,25 @@ def demo_config(config: Config, folder: Path) -> Config:
     return msgspec.structs.replace(config, store=store, directory=folder, tasks=("jobsched.demo.tasks",))
 
 
+class _Ran(NamedTuple):
+    """What a node has left behind: its last report, the jobs, the balancer's decisions."""
+
+    last: NodeReport
+    jobs: list[Ended]
+    decisions: list[Decision]
+
+
+def _run_jobs(config: Config, files: Sequence[Path], view: View) -> _Ran | None:
+    """Run all the jobs, and read what they left; None if it was interrupted."""
+    with contextlib.closing(open_store(config.store.path)) as store:
+        last = _run_node(config, store, files, view)
+        if last is None:
+            return None
+        return _Ran(last, read_jobs(store), store.decisions(KEPT_DECISIONS))
+
+
 def _run_node(config: Config, store: JobStore, files: Sequence[Path], view: View) -> NodeReport | None:
-    """Run all the jobs; return the node's last report, or None if it was interrupted."""
+    """Run a node until all the jobs have ended; return its last report, None if interrupted."""
     last: NodeReport | None = None
 
     def report(latest: NodeReport) -> None:
@@ -115,21 +132,20 @@ def _without_failed_jobs() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def _summarize(config: Config, store: JobStore, files: Sequence[Path], last: NodeReport) -> Summary:
-    jobs = read_jobs(store)
-    by_category = {name: [job for job in jobs if job.category == name] for name in CATEGORIES}
+def _summarize(config: Config, files: Sequence[Path], ran: _Ran) -> Summary:
+    by_category = {name: [job for job in ran.jobs if job.category == name] for name in CATEGORIES}
     return Summary(
         python=platform.python_version(),
         library=str(library()),
         files=len(files),
         workers=config.workers,
-        started_at=last.at - int(last.uptime_s * MICROSECONDS),
-        elapsed_s=last.uptime_s,
+        started_at=ran.last.at - int(ran.last.uptime_s * MICROSECONDS),
+        elapsed_s=ran.last.uptime_s,
         categories={name: figures(group) for name, group in by_category.items()},
-        moves=last.moves,
-        decisions=store.decisions(KEPT_DECISIONS),
-        failures=[_failure(job) for job in jobs if job.state is not State.COMPLETED],
-        check=check(jobs, files),
+        moves=ran.last.moves,
+        decisions=ran.decisions,
+        failures=[_failure(job) for job in ran.jobs if job.state is not State.COMPLETED],
+        check=check(ran.jobs, files),
     )
 
 

@@ -31,7 +31,7 @@ def test_every_verb_has_an_example_that_is_not_rewrapped(empty):
 
 
 def test_the_version_is_printed(empty):
-    assert empty("--version").out.startswith("jobsched ")
+    assert empty.process("--version").out.startswith("jobsched ")
 
 
 def test_the_import_of_the_package_leaves_typer_and_rich_alone():

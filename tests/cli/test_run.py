@@ -41,7 +41,7 @@ def node(project, *words):
                 raise
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=30):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -59,7 +59,7 @@ def napping(project):
 def test_until_idle_runs_what_waits_and_ends(project):
     jobs = [project.dispatch("tasks:send", "--arg", f'"{n}"') for n in range(3)]
     delayed = project.dispatch("tasks:send", "--arg", '"late"', "--delay", "300ms")
-    ran = project("run", "--until-idle")
+    ran = project.process("run", "--until-idle")
     assert "completed=4" in ran.out.splitlines()[-1]
     assert "Traceback" not in ran.err
     assert [project("show", job, "--json").json["state"] for job in [*jobs, delayed]] == ["completed"] * 4
@@ -71,7 +71,7 @@ def test_until_idle_runs_what_waits_and_ends(project):
 
 def test_until_idle_fails_if_a_job_failed_for_good(project):
     job = project.dispatch("tasks:fail", "--arg", '"\\u001b[2Jhopeless"')
-    project("run", "--until-idle", code=1)
+    project.process("run", "--until-idle", code=1)
     found = project("show", job, "--json").json
     assert (found["state"], found["error"]) == ("failed", "ValueError: \x1b[2Jhopeless")
     assert "raise ValueError(why)" in found["traceback"]
@@ -81,7 +81,7 @@ def test_until_idle_fails_if_a_job_failed_for_good(project):
 
 def test_json_reports_are_an_object_a_line(project):
     project.dispatch("tasks:send", "--arg", '"a"')
-    reports = project("run", "--until-idle", "--json").json_lines
+    reports = project.process("run", "--until-idle", "--json").json_lines
     assert reports[-1]["categories"]["mail"]["completed"] == 1
     assert reports[-1]["ended"] == 1
 
@@ -97,15 +97,15 @@ def test_a_job_dispatched_to_a_node_can_be_waited_for(project):
 
 
 def test_a_running_job_is_not_cancelled(napping):
-    with node(napping):
-        job = napping.dispatch("tasks:nap", "--arg", "2")
+    with node(napping, "--grace", "0s"):
+        job = napping.dispatch("tasks:nap", "--arg", "60")
         wait_for(lambda: napping("show", job, "--json").json["state"] == "in_progress")
         assert napping("cancel", job, "--json", code=1).json == [{"id": job, "state": "in_progress"}]
 
 
 def test_a_second_node_is_refused_and_told_who_runs(project):
     with node(project):
-        assert "another node runs on" in project("run", code=2).err
+        assert "another node runs on" in project.process("run", code=2).err
 
 
 def test_a_paused_category_waits_for_its_resume(project):
@@ -119,7 +119,7 @@ def test_a_paused_category_waits_for_its_resume(project):
 
 def test_the_balancers_decisions_are_listed_with_their_reasons(project):
     project.dispatch("tasks:send", "--arg", '"a"')
-    project("run", "--until-idle")
+    project.process("run", "--until-idle")
     decisions = project("balance", "log", "--json").json
     assert set(decisions[-1]) >= {"at", "budget", "backlog", "before", "after", "ideal", "reasons", "moves"}
     out = project("balance", "log", "-n", "1").out
@@ -130,7 +130,7 @@ def test_the_balancers_decisions_are_listed_with_their_reasons(project):
 def test_the_modules_of_a_broken_project_stop_the_node_before_it_starts(project):
     project.dispatch("tasks:send", "--category", "mail", "--arg", '"a"')
     project.write("tasks.py", "1 / 0\n")
-    ran = project("run", "--until-idle", code=2)
+    ran = project.process("run", "--until-idle", code=2)
     assert "ZeroDivisionError" in ran.err
 
 
@@ -141,4 +141,4 @@ def test_json_lines_of_a_running_node_arrive_while_it_runs(project):
 
 
 def test_a_grace_that_is_no_duration_is_bad_input(project):
-    assert "--grace: '5' has no unit" in project("run", "--grace", "5", code=2).err
+    assert "--grace: '5' has no unit" in project.process("run", "--grace", "5", code=2).err

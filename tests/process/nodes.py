@@ -84,6 +84,19 @@ class Node:
     def says(self, text: str) -> bool:
         return text in self.log.read_text(errors="replace")
 
+    @property
+    def end_of_log(self) -> str:
+        return self.log.read_text(errors="replace")[-3000:]
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop it like a debugger does; what happens meanwhile arrives all at once."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def preloader(self) -> psutil.Process | None:
         """Return its preloader, None while there is none."""
         try:
@@ -147,7 +160,7 @@ class Project:
         """Start a node; return when it answers."""
         node = self.launch(*words)
         eventually(lambda: self.answers() or not node.is_alive, 30)
-        assert node.is_alive, node.log.read_text()
+        assert node.is_alive, node.end_of_log
         return node
 
     def run_until_idle(self, seconds: float = 60.0) -> int:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -109,18 +110,14 @@ def fail_until(label: str, attempt: int) -> int:
 
 
 @task
-def flood(label: str, category: str) -> None:
-    """Dispatch from a thread until the worker dies in the midst of it."""
-    import threading  # noqa: PLC0415 (a thread at import would forbid the fork)
-
-    def pour() -> None:
-        while True:
-            dispatch("tasks:mark", category, args=(f"{label}-poured",))
-
-    for _ in range(3):
-        threading.Thread(target=pour, daemon=True).start()
-    time.sleep(0.05)
-    os._exit(9)
+def dispatch_and_die(label: str, category: str, gate: str) -> None:
+    """Dispatch in a thread, and leave before the answer is there."""
+    with recorded(label):
+        wait_for(HERE / gate)
+        arguments = {"args": (f"{label}-poured",)}
+        threading.Thread(target=dispatch, args=("tasks:mark", category), kwargs=arguments, daemon=True).start()
+        time.sleep(0.05)
+        os._exit(9)
 
 
 @task

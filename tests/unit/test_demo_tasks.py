@@ -60,7 +60,7 @@ def test_checksum_gives_size_and_sha256(source):
 
 
 def test_compress_gives_both_sizes(source):
-    packed = len(zlib.compress(SOURCE.encode()))
+    packed = len(zlib.compress(SOURCE.encode(), 3))
     assert tasks.compress(str(source)) == {"bytes": len(SOURCE), "packed": packed}
 
 

@@ -1,0 +1,267 @@
+import asyncio
+import inspect
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobsched import InvalidOption, Job, Task, UnknownTask, api, task
+from jobsched.codec import decode_arguments, decode_record
+from jobsched.config import parse_config
+from jobsched.definition import TaskDefinition, known
+from jobsched.dispatcher import Dispatcher
+from jobsched.job import JobRecord
+from jobsched.retry import Backoff
+from jobsched.store.base import Accepted, NewJob
+
+CONFIG = "tasks = ['test_api']\n[categories.mail]\n[categories.reports]\n"
+
+
+class RecordingTransport:
+    """Accepts everything, and keeps it."""
+
+    def __init__(self) -> None:
+        self.requests = []
+
+    def exchange(self, requests):
+        self.requests += requests
+        return [Accepted() for _ in requests]
+
+    def look(self, job_id, timeout_s):
+        raise AssertionError("nobody looks here")
+
+    @property
+    def jobs(self) -> list[NewJob]:
+        return [job for request in self.requests for job in request.jobs]
+
+    @property
+    def records(self) -> list[JobRecord]:
+        return [decode_record(job.record) for job in self.jobs]
+
+
+@pytest.fixture
+def sent(monkeypatch, tmp_path):
+    """What the module-level functions send."""
+    transport = RecordingTransport()
+    dispatcher = Dispatcher(parse_config(CONFIG, tmp_path), transport=transport)
+    monkeypatch.setattr(api, "_default", dispatcher)
+    return transport
+
+
+@task
+def plain(to: str, subject: str = "") -> str:
+    """Greet somebody."""
+    return f"{to}:{subject}"
+
+
+@task()
+def bare() -> None: ...
+
+
+@task(category="mail", priority=3, max_retries=5, timeout=30, backoff=Backoff(base=2))
+def send(to: str, *, category: str = "") -> str:
+    return f"{to}:{category}"
+
+
+@task(timeout=timedelta(minutes=1), name="shop.tasks:renamed")
+async def moved() -> int:
+    return 5
+
+
+# The decorator.
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "category", "priority", "max_retries", "timeout_s", "base"),
+    [
+        (plain, "test_api:plain", None, 0, None, None, 1),
+        (bare, "test_api:bare", None, 0, None, None, 1),
+        (send, "test_api:send", "mail", 3, 5, 30, 2),
+        (moved, "shop.tasks:renamed", None, 0, None, 60, 1),
+    ],
+)
+def test_every_form_of_the_decorator_registers_a_task(
+    made, name, category, priority, max_retries, timeout_s, base
+):
+    assert isinstance(made, Task)
+    assert isinstance(made, TaskDefinition)
+    assert known()[name] is made
+    assert (made.name, made.category, made.priority) == (name, category, priority)
+    assert (made.max_retries, made.timeout_s, made.backoff.base) == (max_retries, timeout_s, base)
+
+
+def test_calling_a_task_runs_the_function_here():
+    assert plain("ada", subject="hi") == "ada:hi"
+    assert send("ada", category="the function's own") == "ada:the function's own"
+    assert asyncio.run(moved()) == 5
+
+
+def test_a_task_looks_like_its_function():
+    assert (plain.__name__, plain.__module__, plain.__qualname__) == ("plain", "test_api", "plain")
+    assert plain.__doc__ == "Greet somebody."
+    assert str(inspect.signature(plain)) == "(to: str, subject: str = '') -> str"
+    assert inspect.unwrap(plain) is plain.function
+    assert moved.is_async
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
+        ({"timeout": 0}, "timeout must be more than 0, got 0"),
+        ({"timeout": -1.5}, "timeout must be more than 0"),
+        ({"timeout": timedelta(seconds=-1)}, "timeout must be more than 0"),
+    ],
+)
+def test_a_wrong_default_is_refused_at_once(options, message):
+    with pytest.raises(InvalidOption, match=message):
+        task(**options)
+
+
+def test_a_function_that_no_worker_can_import_is_refused():
+    with pytest.raises(InvalidOption, match="define the task at the top of a module"):
+        task(lambda: 1)
+    with pytest.raises(InvalidOption, match="define the task at the top of a module"):
+
+        @task(category="mail")
+        def nested() -> None: ...
+
+
+# Dispatching from a task.
+
+
+def test_a_task_dispatches_with_its_own_defaults(sent):
+    job = send.dispatch("ada")
+    assert isinstance(job, Job)
+    (record,) = sent.records
+    assert (record.task, record.category, record.priority) == ("test_api:send", "mail", 3)
+    assert decode_arguments(record) == (["ada"], {})
+    assert record.max_retries is None  # the task's own are resolved where it runs
+
+
+def test_our_options_stay_apart_from_the_users_arguments(sent):
+    send.options(category="reports", priority=9, name="a name", max_retries=0).dispatch("ada", category="x")
+    (record,) = sent.records
+    assert (record.category, record.priority, record.name, record.max_retries) == ("reports", 9, "a name", 0)
+    assert decode_arguments(record) == (["ada"], {"category": "x"})
+
+
+def test_options_add_up_the_last_one_wins_and_the_task_stays_as_it_was(sent):
+    late = send.options(delay=5, priority=1)
+    later = late.options(delay=timedelta(hours=1))
+    assert (dict(send.given), dict(late.given)) == ({}, {"delay": 5, "priority": 1})
+    assert dict(later.given) == {"delay": timedelta(hours=1), "priority": 1}
+    assert (later.name, later("ada")) == (send.name, "ada:")
+    assert known()["test_api:send"] is send
+    later.dispatch("ada")
+    assert (sent.jobs[0].priority, sent.jobs[0].due_at > 0) == (1, True)
+
+
+def test_an_unknown_option_is_refused(sent):
+    with pytest.raises(TypeError, match="dely"):
+        send.options(dely=5).dispatch("ada")
+    assert sent.requests == []
+
+
+def test_a_coroutine_dispatches_without_blocking(sent):
+    asyncio.run(send.options(priority=2).adispatch("ada"))
+    asyncio.run(api.adispatch(send, "reports", args=("bob",)))
+    assert [job.category for job in sent.jobs] == ["mail", "reports"]
+
+
+# The module-level functions.
+
+
+def test_dispatch_takes_task_category_and_delay_in_this_order(sent):
+    api.dispatch(plain, "reports", 5, args=("ada",))
+    (job,) = sent.jobs
+    assert job.category == "reports"
+    assert job.due_at > 0
+
+
+def test_prepared_jobs_are_dispatched_together(sent):
+    jobs = api.dispatch_many(send.prepare(f"user-{n}") for n in range(3))
+    assert len(sent.requests) == 1
+    assert [record.id for record in sent.records] == [job._id for job in jobs]
+
+
+def test_a_batch_is_one_request(sent):
+    with api.batch() as batch:
+        batch.dispatch(send, args=("ada",))
+        batch.dispatch(bare, "reports")
+        assert sent.requests == []
+    assert [job.category for job in sent.requests[0].jobs] == ["mail", "reports"]
+
+
+def test_the_default_dispatcher_is_made_once_from_the_environment(monkeypatch, tmp_path):
+    (tmp_path / "other.toml").write_text(CONFIG)
+    monkeypatch.setattr(api, "_default", None)
+    monkeypatch.setenv("JOBSCHED_CONFIG", str(tmp_path / "other.toml"))
+    made = api.default_dispatcher()
+    assert api.default_dispatcher() is made
+    assert made.config.path == tmp_path / "other.toml"
+    made.close()
+
+
+def test_the_default_dispatcher_is_found_in_the_working_directory(monkeypatch, tmp_path):
+    (tmp_path / "categories.toml").write_text(CONFIG)
+    monkeypatch.setattr(api, "_default", None)
+    monkeypatch.delenv("JOBSCHED_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    job = api.dispatch(plain, "mail", args=("ada",))
+    assert job.state() == "pending"
+    api.default_dispatcher().close()
+
+
+# A script's own functions.
+
+SCRIPT = """
+import sys
+from jobsched import Dispatcher, InvalidOption, task
+from jobsched.codec import decode_record
+
+@task(category="mail")
+def send(to: str) -> None: ...
+
+if __name__ == "__main__":
+    jobs = Dispatcher.from_config("categories.toml")
+    try:
+        job = jobs.dispatch(send, args=("ada",))
+    except InvalidOption as error:
+        sys.exit(f"refused: {error}")
+    print(decode_record(jobs.look(job._id).record).task)
+"""
+
+
+def run_script(directory: Path, module: str) -> subprocess.CompletedProcess[str]:
+    (directory / "script.py").write_text(SCRIPT)
+    (directory / "categories.toml").write_text(f"tasks = ['{module}']\n[categories.mail]\n")
+    path = os.pathsep.join(filter(None, [str(Path(api.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_script_that_is_a_task_module_dispatches_under_its_modules_name(tmp_path):
+    done = run_script(tmp_path, "script")
+    assert (done.stdout, done.returncode) == ("script:send\n", 0), done.stderr
+
+
+def test_a_function_of_another_script_is_refused(tmp_path):
+    done = run_script(tmp_path, "json")
+    assert done.returncode == 1
+    assert "refused: task 'send' is defined in the script that runs" in done.stderr
+
+
+def test_an_undecorated_function_is_refused(sent):
+    with pytest.raises(UnknownTask, match=r"run_script \(no @task\)"):
+        api.dispatch(run_script, "mail")
