@@ -38,6 +38,7 @@ _DAY_S = 86_400.0
 
 _WeighBy = Literal["backlog", "work"]
 _Damping = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
+_PRIORITY_RANGE = f"a number from {PRIORITIES[0]:.6f} to {PRIORITIES[1]:.0f}"
 _Priority = Annotated[float, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])]
 
 
@@ -329,7 +330,7 @@ _BALANCER_KEYS = {
 }
 
 _CATEGORY_KEYS = {
-    "priority": _Key("priority", _typed(_Priority, f"a number from {PRIORITIES[0]:.6f} to {PRIORITIES[1]:.0f}")),
+    "priority": _Key("priority", _typed(_Priority, _PRIORITY_RANGE)),
     "min_workers": _Key("min_workers", _whole(0, 10_000)),
     "max_workers": _Key("max_workers", _whole(1, 10_000)),
     "max_retries": _Key("max_retries", _whole(0, 1_000_000)),

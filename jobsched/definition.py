@@ -14,7 +14,7 @@ import msgspec
 from jobsched.errors import ArgumentError, InvalidOption, UnknownTask
 from jobsched.retry import Backoff
 
-__all__ = ["TaskDefinition", "find", "known", "name_of", "register"]
+__all__ = ["TaskDefinition", "find", "known", "lookup", "name_of", "register"]
 
 _MAX_NAME = 200
 
@@ -38,6 +38,11 @@ class TaskDefinition:
     def signature(self) -> inspect.Signature:
         """The function's parameters."""
         return inspect.signature(self.function)
+
+    @functools.cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the function's parameters."""
+        return tuple(self.signature.parameters)
 
     @functools.cached_property
     def is_async(self) -> bool:
@@ -114,6 +119,11 @@ def find(name: str) -> TaskDefinition:
         return _registry[name]
     except KeyError:
         raise UnknownTask(name, _registry) from None
+
+
+def lookup(name: str) -> TaskDefinition | None:
+    """Return the task of a name, None if this process does not know it."""
+    return _registry.get(name)
 
 
 def known() -> dict[str, TaskDefinition]:

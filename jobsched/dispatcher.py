@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import math
@@ -30,7 +29,7 @@ from jobsched.errors import (
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
-    UnknownTask,
+    nearest,
     rebuilt,
 )
 from jobsched.job import JobRecord, State, format_id, new_id, parse_id
@@ -182,6 +181,8 @@ class Dispatcher:
         self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
     ) -> Job:
         """`dispatch` from a coroutine: the event loop goes on meanwhile."""
+        import asyncio  # noqa: PLC0415 (half of the time that `import jobsched` would take)
+
         job = self.prepare(task, category, delay, **options)
         return (await asyncio.to_thread(self.dispatch_many, [job]))[0]
 
@@ -208,7 +209,7 @@ class Dispatcher:
         args, kwargs = _sequence(args), kwargs or {}
         if definition is not None:
             definition.check(args, kwargs)
-        names = list(definition.signature.parameters) if definition else ()
+        names = definition.parameters if definition else ()
         packed = encode_arguments(task_name, args, kwargs, names)
         category = category or (definition.category if definition else None)
         if category is None:
@@ -298,7 +299,8 @@ class Dispatcher:
         if isinstance(task, TaskDefinition):
             definition = task
         elif isinstance(task, str):
-            return tasks.known().get(task), _checked_task_name(task)
+            known = tasks.lookup(task)
+            return known, task if known else _checked_task_name(task)
         elif callable(task):
             definition = _definition_of(task)
         else:
@@ -354,9 +356,10 @@ def _new_job(job: PreparedJob, now: int) -> NewJob:
 
 
 def _definition_of(function: Callable[..., Any]) -> TaskDefinition:
-    definition = tasks.known().get(tasks.name_of(function))
+    name = tasks.name_of(function)
+    definition = tasks.lookup(name)
     if definition is None:
-        raise UnknownTask(f"{tasks.name_of(function)} (no @task)", tasks.known())
+        raise InvalidOption(f"{name} is not a task: put @task above it")
     return definition
 
 
@@ -373,7 +376,9 @@ def _checked_task_name(name: str) -> str:
         or not qualname
         or any(not part.isidentifier() for part in f"{module}.{qualname}".split("."))
     ):
-        raise UnknownTask(f"{name} (a name is written module:function)", tasks.known())
+        raise InvalidOption(
+            f"expected a task's name as module:function, got {name!r}{nearest(name, tasks.known())}"
+        )
     return name
 
 

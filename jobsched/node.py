@@ -134,11 +134,13 @@ class Node:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Have SIGTERM and SIGINT ask for a stop, where signals can be had: in the main thread."""
+        """Have SIGTERM, SIGINT and a closed terminal ask for a stop. Only a main thread gets signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {
+            number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
         for number in before:
             signal.signal(number, lambda *_: self.stop())
         try:
@@ -171,6 +173,8 @@ class Node:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
         self._is_eager = turn is not None
+        if self._until_idle and not self._stops and self._is_idle():
+            self.stop()
         if ended or self._reception.has_looks:
             self._reception.settle(self._store, ended)
         if self._report is not None:
@@ -243,8 +247,6 @@ class Node:
         if result.claims:
             self._give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         self._note_outcomes(turn, result)
-        if self._until_idle and not self._stops and self._is_idle():
-            self.stop()
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
         ended = [outcome.job for outcome in turn.outcomes if outcome.state is not State.SCHEDULED]
         ended += [claim.job for claim in turn.give_back if claim.interrupted]
@@ -259,7 +261,12 @@ class Node:
                 log.warning("job=%s %s: %s", format_id(outcome.job), outcome.state, outcome.error.cause)
 
     def _is_idle(self) -> bool:
-        """Whether nothing is pending, running or scheduled that this node could ever run."""
+        """Whether nothing is pending, running or scheduled that this node could ever run.
+
+        Not before the user's modules are imported: a broken one must not go unnoticed.
+        """
+        if not self._pool.preloader.is_loaded or self._has_news():
+            return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:
                 if stats[State.PENDING] or stats[State.IN_PROGRESS] or stats[State.SCHEDULED]:

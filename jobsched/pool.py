@@ -110,6 +110,7 @@ class Pool:
         A worker that is idle offers itself to its own category even if nothing waits there: what
         arrives in this very turn is then claimed in the same commit.
         """
+        self._repay(waiting)
         rest = dict(waiting)
         serving = Counter(worker.serving for worker in self.workers.values() if worker.held)
         slots: list[Slot] = []
@@ -131,6 +132,22 @@ class Pool:
                 rest[worker.home] -= room
                 slots.append(Slot(worker.home, worker.number, room))
         return slots + self._lend(free, rest, serving, now, commit_s)
+
+    def _repay(self, waiting: Mapping[str, int]) -> None:
+        """Have lent workers given back by whoever is idle first where they serve.
+
+        The lent one may be in a long job; another worker of the borrower takes its place at home.
+        """
+        lent = [
+            worker
+            for worker in self.workers.values()
+            if worker.held and worker.serving != worker.home and waiting.get(worker.home)
+        ]
+        for worker in self.workers.values() if lent else ():
+            owed = next((other for other in lent if other.serving == worker.home), None)
+            if owed is not None and worker.is_idle:
+                lent.remove(owed)
+                worker.home, owed.home = owed.home, worker.home
 
     def _lend(
         self,

@@ -62,6 +62,13 @@ class Link:
         self.claims: deque[Claim] = deque()
         self.generation = 0
 
+    def is_behind(self, generation: int) -> bool:
+        """Whether a `Drop` that was sent before a token of that generation is still to be read.
+
+        It may be ahead: a `Drop` that came after the token was taken does not concern its job.
+        """
+        return 0 < (generation - self.generation) % 256 < 128  # noqa: PLR2004 (half the circle)
+
     def send(self, message: msgspec.Struct) -> None:
         """Send a message. Raises ConnectionError when the node is gone."""
         with self._lock:
@@ -148,7 +155,7 @@ class Worker:
         link.send(wire.Ready(os.getpid()))
         with contextlib.suppress(ConnectionError):
             while token := os.read(self._tokens, 1):
-                while link.generation != token[0] or not link.claims:
+                while link.is_behind(token[0]) or not link.claims:
                     link.receive()
                 link.send(wire.Done(self._run(link.claims.popleft())))
         if self._runner is not None:

@@ -16,7 +16,12 @@ __all__ = ["bench", "demo"]
 bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None)
 
 
-def demo(*, config: ConfigOption = None, json_output: JsonOption = False) -> None:
+def demo(
+    *,
+    config: ConfigOption = None,
+    json_output: JsonOption = False,
+    files: Annotated[int | None, typer.Option(min=1, hidden=True, help="Use this many files.")] = None,
+) -> None:
     """Run a small workload and watch the balancer move workers to it.
 
     Examples:
@@ -26,7 +31,7 @@ def demo(*, config: ConfigOption = None, json_output: JsonOption = False) -> Non
     """
     from jobsched.demo import run_demo  # noqa: PLC0415 (only this verb needs it)
 
-    code = run_demo(config, json_output=json_output, console=console())
+    code = run_demo(config, json_output=json_output, console=console(), files=files)
     if code:
         raise typer.Exit(code)
 

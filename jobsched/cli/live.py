@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -19,22 +21,28 @@ __all__ = ["LiveView", "picture"]
 _STATES = (State.PENDING, State.SCHEDULED, State.IN_PROGRESS, State.COMPLETED, State.FAILED)
 _TITLES = ("pending", "scheduled", "in progress", "completed", "failed")
 _STUCK = (State.PARKED, State.QUARANTINED)
-_PER_SECOND = 4
+_EVERY_S = 0.25
+_JOIN_S = 2.0  # a terminal that is stopped must not keep a node that is done
 _SHORT_NAME = 12  # up to here two spaces between the columns fit 80 of them
 
 
 class LiveView:
-    """A table that is drawn anew four times a second, by rich's own thread.
+    """A table that is drawn anew four times a second, with the log's lines above it.
 
-    That thread alone writes to the terminal, so that one which is stopped does not stop the node.
+    A thread of its own does all of the writing: a terminal that is stopped does not stop the node,
+    and rich's drawing is not for two threads.
     """
 
     def __init__(self, console: Console) -> None:
-        self._latest: NodeReport | None = None  # written by the node's loop, read by rich's thread
+        self._latest: NodeReport | None = None  # written by the node's loop, read by the thread
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()  # filled by any thread
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
+        self._console = console
         self._live = Live(
             console=console,
             get_renderable=self._render,
-            refresh_per_second=_PER_SECOND,
+            auto_refresh=False,
             redirect_stdout=False,
             redirect_stderr=False,
         )
@@ -43,14 +51,33 @@ class LiveView:
         """Keep the latest report for the next drawing."""
         self._latest = report
 
+    def print_above(self, line: str) -> None:
+        """Keep a line to print it above the table."""
+        self._lines.put(line)
+
     def __enter__(self) -> Self:
-        self._live.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._over.set()
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        with self._live:
+            while not self._over.wait(_EVERY_S):
+                self._draw()
+            self._print_lines()
+
+    def _draw(self) -> None:
+        self._print_lines()
+        self._live.refresh()
+
+    def _print_lines(self) -> None:
+        while not self._lines.empty():
+            self._console.print(self._lines.get(), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         return picture(self._latest) if self._latest else Text("starting ...")

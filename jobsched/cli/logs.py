@@ -1,51 +1,55 @@
-"""Where the package's log goes while a node runs: plain lines to stderr."""
+"""Where the package's log goes while a node runs: plain lines to stderr, or above the live view."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import queue
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from logging.handlers import QueueHandler, QueueListener
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from jobsched.cli.output import clean
 
 __all__ = ["logging_to"]
 
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
-
 
 @contextlib.contextmanager
-def logging_to(console: Console | None) -> Iterator[None]:
-    """Log to stderr; above the live view of a console if that and stderr are one terminal.
-
-    A thread does the writing: the node's loop does not wait for a slow reader.
+def logging_to(print_line: Callable[[str], None] | None) -> Iterator[None]:
+    """Log by a function that does not wait; without one to stderr, from a thread: the node's loop
+    does not wait for a slow reader.
     """
-    handler = _Above(console) if console is not None and sys.stderr.isatty() else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(_FORMAT))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    front, listener = QueueHandler(records), QueueListener(records, handler)
+    stream = logging.StreamHandler()
+    stream.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
+    listener = QueueListener(records, stream)
+    handler = QueueHandler(records) if print_line is None else _ByFunction(print_line, stream)
     logger = logging.getLogger("jobsched")
     logger.setLevel(logging.INFO)
-    logger.addHandler(front)
+    logger.addHandler(handler)
     listener.start()
     try:
         yield
     finally:
-        logger.removeHandler(front)
+        logger.removeHandler(handler)
         listener.stop()
 
 
-class _Above(logging.Handler):
-    """Prints through the console that draws the live view, which keeps the lines above it."""
+class _Clean(logging.Formatter):
+    """Leaves out what an error message of a job could steer a terminal with."""
 
-    def __init__(self, console: Console) -> None:
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return clean(super().format(record), lines=True)
+
+
+class _ByFunction(logging.Handler):
+    """Passes each record on as text."""
+
+    def __init__(self, print_line: Callable[[str], None], like: logging.Handler) -> None:
         super().__init__()
-        self._console = console
+        self._print_line = print_line
+        self._like = like
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        """Pass a record on."""
+        self._print_line(self._like.format(record))

@@ -13,7 +13,7 @@ import typer
 from jobsched.cli.logs import logging_to
 from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration
 from jobsched.cli.output import console, is_terminal
-from jobsched.cli.views import View, json_lines, plain_lines
+from jobsched.cli.views import json_lines, plain_lines
 
 __all__ = ["run"]
 
@@ -44,19 +44,15 @@ def run(
     grace_s = duration("--grace", grace)
     from jobsched.node import Node  # noqa: PLC0415 (the node's parts are not for the other verbs)
 
-    with contextlib.ExitStack() as stack:
-        if is_terminal() and not json_output:
-            from jobsched.cli.live import LiveView  # noqa: PLC0415 (rich is slow to import)
+    if is_terminal() and not json_output:
+        from jobsched.cli.live import LiveView  # noqa: PLC0415 (rich is slow to import)
 
-            screen = console()
-            view: View = LiveView(screen)
-        else:
-            screen = None
-            stack.enter_context(_stdout_of_our_own())
-            view = json_lines() if json_output else plain_lines()
-        stack.enter_context(logging_to(screen))
-        stack.enter_context(view)
-        code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show).run()
+        live = LiveView(console())
+        with live, logging_to(live.print_above if sys.stderr.isatty() else None):
+            code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=live.show).run()
+    else:
+        with _stdout_of_our_own(), json_lines() if json_output else plain_lines() as view, logging_to(None):
+            code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show).run()
     if code:
         raise typer.Exit(code)
 

@@ -10,32 +10,18 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from jobsched.cli.balance import decision_object
 from jobsched.cli.output import clean, iso_time, local_time, print_json, say
 from jobsched.job import State
 from jobsched.report import CategoryReport, NodeReport
 
-__all__ = ["LineView", "View", "json_lines", "plain_lines", "report_object"]
+__all__ = ["LineView", "json_lines", "plain_lines", "report_object"]
 
 _JOIN_S = 2.0  # a reader that has stopped must not keep a node that is done
 _EVERY_S = 1.0
 _ALWAYS = (State.PENDING, State.IN_PROGRESS, State.COMPLETED, State.FAILED)
-
-
-class View(Protocol):
-    """A context in which reports are shown."""
-
-    def show(self, report: NodeReport) -> None:
-        """Keep the latest report to show it. Called from the node's loop: it must not wait."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class LineView:

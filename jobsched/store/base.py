@@ -190,7 +190,7 @@ class StoredJob(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which jobs to list, newest first where they ended, in queue order where they wait.
 
-    Without a state all jobs are listed in the order of their ids, which is that of their dispatch.
+    Without a state all jobs are listed by their ids, the newest first.
     `limit` is at most 200: readers copy a page out and end the read before they print. `after` is
     the `Page.next` of the page before.
     """

@@ -44,6 +44,8 @@ _MAP_SIZE = 64 << 30  # sparse; never grown at run time
 _PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
 _PAGE_JOBS = 200
 _MIN_PART = 6
+_ID_DIGITS = 32
+_ENOUGH = 2  # ids that a part may mean: it is ambiguous then
 
 # One environment per path: LMDB refuses a second one in a process. Threads share it, under the lock.
 _open: dict[Path, LmdbStore] = {}
@@ -219,15 +221,23 @@ class LmdbStore:
 
     # Reading. Each is one short transaction.
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Txn]:
+        try:
+            with self._env.begin() as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise StoreError(f"cannot read the store {self.path}: {error}") from error
+
     def get(self, job_id: bytes) -> StoredJob | None:
         """Return a job, None if there is none of that id."""
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             return self._load(txn, job_id)
 
     def in_progress(self) -> dict[int, list[bytes]]:
         """Return the jobs in progress by worker number."""
         held: dict[int, list[bytes]] = {}
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             for _, value in txn.cursor(db=self._dbs.running):
                 job_id, worker = layout.split_running(value)
                 held.setdefault(worker, []).append(job_id)
@@ -235,14 +245,14 @@ class LmdbStore:
 
     def stats(self) -> dict[str, CategoryStats]:
         """Return the counts per category."""
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             rows = layout.read_categories(txn, self._dbs)
         return {name: CategoryStats(row.counts, row.paused) for name, row in rows.items()}
 
     def upcoming(self, until: int, limit: int) -> dict[str, int]:
         """Return per category how many scheduled jobs fall due before an instant."""
         counts: dict[int, int] = {}
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             for key, value in islice(txn.cursor(db=self._dbs.scheduled), limit):
                 if layout.split_scheduled(key)[0] > until:
                     break
@@ -253,7 +263,7 @@ class LmdbStore:
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             return layout.read_decisions(txn, self._dbs, limit)
 
     def resolve(self, part: str) -> list[bytes]:
@@ -261,16 +271,19 @@ class LmdbStore:
         digits = part.replace("-", "").lower()
         if len(digits) < _MIN_PART or not set(digits) <= set("0123456789abcdef"):
             raise ValueError(f"{part!r} is no part of a job id: 6 or more of its hex digits are needed")
+        if len(digits) == _ID_DIGITS:
+            whole = bytes.fromhex(digits)
+            return [whole] if self.get(whole) else []
         after = b""
         found: list[bytes] = []
-        while len(found) < 2:  # noqa: PLR2004 (two are enough to call it ambiguous)
-            with self._env.begin() as txn:  # a new one each time: all keys may be millions
+        while len(found) < _ENOUGH:
+            with self._reading() as txn:  # a new one each time: all keys may be millions
                 keys = self._ids(txn, after, 20 * _PAGE_ROWS)
             if not keys:
                 break
             after = keys[-1]
             found += [key for key in keys if key.hex().startswith(digits) or key.hex().endswith(digits)]
-        return found[:2]
+        return found[:_ENOUGH]
 
     def _ids(self, txn: Txn, after: bytes, limit: int) -> list[bytes]:
         cursor = txn.cursor(db=self._dbs.statuses)
@@ -281,7 +294,7 @@ class LmdbStore:
     def find(self, query: Query) -> Page:
         """Return a page of jobs."""
         limit = min(query.limit, _PAGE_JOBS)
-        with self._env.begin() as txn:
+        with self._reading() as txn:
             numbers = {name: row.number for name, row in layout.read_categories(txn, self._dbs).items()}
             rows = self._rows(txn, query, numbers)
             jobs: list[StoredJob] = []
@@ -300,7 +313,7 @@ class LmdbStore:
         """Yield cursor and id of the jobs that a query may mean, in its order."""
         wanted = [numbers.get(query.category, 0)] if query.category else list(numbers.values())
         if query.state is None:
-            return ((job_id, job_id) for job_id in self._ids(txn, query.after, _PAGE_ROWS + 1))
+            return self._newest_rows(txn, query.after)
         if query.state is State.PENDING:
             return self._pending_rows(txn, wanted, query.after)
         if query.state is State.SCHEDULED:
@@ -308,6 +321,12 @@ class LmdbStore:
         if query.state is State.IN_PROGRESS:
             return self._running_rows(txn, query.after)
         return self._ended_rows(txn, query.state, wanted if query.category else None, query.after)
+
+    def _newest_rows(self, txn: Txn, after: bytes) -> Iterator[tuple[bytes, bytes]]:
+        cursor = txn.cursor(db=self._dbs.statuses)
+        found = cursor.prev() if after and cursor.set_range(after) else cursor.last()
+        for job_id in cursor.iterprev(values=False) if found else ():
+            yield job_id, job_id
 
     def _pending_rows(self, txn: Txn, numbers: Iterable[int], after: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Merge the queues: by priority, then by sequence. The cursor is the key less its category."""

@@ -86,7 +86,7 @@ class LmdbTurn:
             if status is None:
                 continue
             self._unlist(job_id, status)
-            status.ended_at = status.started_at  # the time of this is not known; it counts if parked
+            started_at = status.started_at
             if worker in held:
                 status.state = State.PARKED
                 self._leave(job_id, ResultRow(error=may_still_run(worker)))
@@ -94,6 +94,8 @@ class LmdbTurn:
                 rules.put_back(status, interrupted=True)
                 if status.state is State.PARKED:
                     self._leave(job_id, ResultRow(error=INTERRUPTED_TOO_OFTEN))
+            if status.state is State.PARKED:
+                status.ended_at = started_at  # the time of this is not known
             put_back += status.state is State.PENDING
             self._enlist(job_id, status)
         self._counters.epoch += 1
@@ -139,7 +141,8 @@ class LmdbTurn:
             rules.crashed(status)
         else:
             status.state = outcome.state
-            status.due_at = outcome.due_at
+            if outcome.state is State.SCHEDULED:
+                status.due_at = outcome.due_at
         if outcome.result is not None or outcome.error is not None or status.attempt > 1 or status.crashes:
             self._leave(job_id, ResultRow(outcome.result, outcome.error))
         self._enlist(job_id, status)

@@ -50,7 +50,7 @@ __all__ = ["MemoryStore"]
 _PAGE_LIMIT = 200
 _PART_MIN = 6
 _CANCELLABLE = frozenset({State.PENDING, State.SCHEDULED, State.PARKED})
-_WAITING = frozenset({State.PENDING, State.SCHEDULED, State.IN_PROGRESS, None})
+_WAITING = frozenset({State.PENDING, State.SCHEDULED, State.IN_PROGRESS})
 """What is listed oldest first; the rest is listed newest first."""
 
 _Row = tuple[Any, ...]
@@ -166,8 +166,7 @@ class MemoryStore:
         if len(digits) < _PART_MIN or not set(digits) <= set(string.hexdigits):
             raise ValueError(f"{part!r} is no part of a job id, expected {_PART_MIN} or more hex digits")
         with self._lock:
-            ids = (job_id for (job_id,) in self._rows(None))
-            found = (i for i in ids if i.hex().startswith(digits) or i.hex().endswith(digits))
+            found = (i for i in sorted(self._jobs) if i.hex().startswith(digits) or i.hex().endswith(digits))
             return list(islice(found, 2))
 
     def find(self, query: Query) -> Page:

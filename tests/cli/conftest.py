@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,21 @@ class Project:
             check=False,
         )
         return self._checked(code, Ran(ended.returncode, ended.stdout, ended.stderr))
+
+    def at_a_terminal(self, *words: str) -> str:
+        """What a command shows at a terminal of 80 columns."""
+        parent, child = pty.openpty()
+        environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "80"}
+        with subprocess.Popen(
+            self.command(*words), cwd=self.folder, env=environment, stdin=child, stdout=child, stderr=child
+        ):
+            os.close(child)
+            shown = b""
+            with contextlib.suppress(OSError):  # the end of a terminal
+                while data := os.read(parent, 65536):
+                    shown += data
+        os.close(parent)
+        return shown.decode()
 
     def _become(self, words: tuple[str, ...], environment: dict[str, str], files: list[int]) -> NoReturn:
         """Be the command, in the child."""

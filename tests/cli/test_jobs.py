@@ -1,7 +1,4 @@
-import os
-import pty
 import re
-import subprocess
 
 import pytest
 
@@ -19,25 +16,6 @@ def three(project):
         project.dispatch("tasks:send", "--arg", '"b"', "--delay", "2h"),
         project.dispatch("tasks:fail", "--arg", '"c"', "--name", "third"),
     ]
-
-
-def at_a_terminal(project, *words):
-    """What a command shows at a terminal of 80 columns."""
-    parent, child = pty.openpty()
-    environment = {**project.environment, "TERM": "xterm-256color", "COLUMNS": "80"}
-    with subprocess.Popen(
-        project.command(*words), cwd=project.folder, env=environment, stdout=child, stderr=child
-    ):
-        os.close(child)
-        shown = b""
-        while True:
-            try:
-                data = os.read(parent, 65536)
-            except OSError:
-                break
-            shown += data
-    os.close(parent)
-    return shown.decode()
 
 
 def test_a_store_that_does_not_exist_holds_no_jobs_and_is_not_made(project):
@@ -127,7 +105,7 @@ def test_cancelling_what_is_not_there_fails(project, three):
 
 def test_a_table_fits_a_terminal_and_keeps_the_ids_whole(project, three):
     project("dispatch", "some.package.tasks:that_has_a_long_name", "--category", "reports")
-    shown = at_a_terminal(project, "jobs")
+    shown = project.at_a_terminal("jobs")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line.split()[0] for line in lines[1:4]] == three
@@ -137,7 +115,7 @@ def test_a_table_fits_a_terminal_and_keeps_the_ids_whole(project, three):
 def test_what_a_job_carries_cannot_steer_the_terminal(project):
     job = project.dispatch("tasks:send", "--arg", '"a\\u001b[31m\\u009b2J\\u202e"', "--name", "\x1b[2Jna\nme")
     for words in (["show", job], ["show", job, "--json"]):
-        shown = at_a_terminal(project, *words)
+        shown = project.at_a_terminal(*words)
         assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
     assert project("show", job, "--json").json["args"] == ["a\x1b[31m\x9b2J\u202e"]
 

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import time
@@ -77,6 +78,16 @@ def test_until_idle_fails_if_a_job_failed_for_good(project):
     assert "raise ValueError(why)" in found["traceback"]
     assert "\x1b" not in project("show", job).out
     assert "hopeless" in project("show", job).out
+
+
+def test_the_live_view_shows_what_ran_and_passes_no_control_characters_on(project):
+    project.dispatch("tasks:send", "--arg", '"a"')
+    project.dispatch("tasks:fail", "--arg", '"\\u001b[35mhopeless"')
+    shown = project.at_a_terminal("run", "--until-idle")
+    assert "[35mhopeless" in shown
+    assert "\x1b[35mhopeless" not in shown
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
+    assert ["total", "0", "0", "0", "1", "1", "0", "0"] in [line.split() for line in last]
 
 
 def test_json_reports_are_an_object_a_line(project):

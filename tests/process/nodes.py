@@ -26,7 +26,7 @@ from jobsched.transport import NodeConnection
 SCALE = float(os.environ.get("JOBSCHED_TEST_SCALE", "1"))
 """Multiplies the numbers of jobs and of kills, for larger runs."""
 
-POLL_S = 0.004
+POLL_S = 0.005
 
 
 def scaled(count: int) -> int:
@@ -136,11 +136,15 @@ class Project:
         return self.folder / "categories.toml"
 
     def configure(
-        self, categories: Mapping[str, Mapping[str, Any]], workers: int = 2, **settings: Any
+        self,
+        categories: Mapping[str, Mapping[str, Any]],
+        workers: int = 2,
+        balancer_every: str = "100ms",
+        **settings: Any,
     ) -> None:
         """Write the categories.toml."""
         top = {"store": f"lmdb:{self.store_path}", "workers": workers, "tasks": ["tasks"]} | settings
-        tables = {"balancer": {"every": "100ms"}}
+        tables: dict[str, Mapping[str, Any]] = {"balancer": {"every": balancer_every}}
         tables |= {f"categories.{name}": settings for name, settings in categories.items()}
         lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
         for name, table in tables.items():

@@ -133,14 +133,14 @@ async def dispatch_inside_async(label: str, category: str) -> list[str]:
 
 @task
 def ask_another(label: str, category: str) -> str:
-    return "got " + dispatch("tasks:mark", category, args=(label,)).result(timeout=30)
+    return "got " + dispatch("tasks:mark", category, args=(label,)).result(timeout=20)
 
 
 @task
 async def ask_another_while_dispatching(label: str, category: str) -> str:
     """Wait in a thread for a job that ends only once another dispatch has come through."""
     first = await adispatch("tasks:until", category, args=(label, f"gate-{label}"))
-    waiting = asyncio.create_task(asyncio.to_thread(first.result, 30))
+    waiting = asyncio.create_task(asyncio.to_thread(first.result, 5))
     await asyncio.sleep(0.1)
     await adispatch("tasks:open_gate", category, args=(f"gate-{label}",))
     return await waiting

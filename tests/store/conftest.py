@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from jobsched.codec import encode_record
 from jobsched.job import JobRecord, new_id
@@ -21,8 +21,9 @@ OPEN: dict[str, Callable[[Path], JobStore]] = {
 DURABLE = ["lmdb"]
 
 # JOBSCHED_HYPOTHESIS=long for a soak of the model test: ten minutes and more.
-settings.register_profile("quick", max_examples=40, stateful_step_count=40, deadline=None)
-settings.register_profile("long", max_examples=3000, stateful_step_count=60, deadline=None)
+PHASES = set(Phase) - {Phase.explain}  # takes minutes to say which parts of an example do not matter
+settings.register_profile("quick", max_examples=80, stateful_step_count=40, deadline=None, phases=PHASES)
+settings.register_profile("long", max_examples=2000, stateful_step_count=60, deadline=None, phases=PHASES)
 
 
 @pytest.fixture(scope="session")

@@ -661,12 +661,12 @@ def test_settled_jobs_are_found_newest_first(store, new_job, state):
     assert listed(store, state, "other") == []
 
 
-def test_without_a_state_all_jobs_are_found_by_id(store, new_job):
+def test_without_a_state_all_jobs_are_found_newest_first(store, new_job):
     jobs = [new_job(("a", "b")[n % 2], due_at=n % 3 and NOW + 1) for n in range(7)]
     add(store, *reversed(jobs))
     claim(store, category="a")
-    assert listed(store, limit=2) == ids(jobs)
-    assert listed(store, category="b", limit=2) == ids(jobs[1::2])
+    assert listed(store, limit=2) == ids(jobs[::-1])
+    assert listed(store, category="b", limit=2) == ids(jobs[1::2][::-1])
     assert listed(store, category="none") == []
 
 

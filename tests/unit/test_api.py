@@ -1,5 +1,6 @@
 import asyncio
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobsched import InvalidOption, Job, Task, UnknownTask, api, task
+from jobsched import InvalidOption, Job, Task, api, task
 from jobsched.codec import decode_arguments, decode_record
 from jobsched.config import parse_config
 from jobsched.definition import TaskDefinition, known
@@ -20,6 +21,9 @@ from jobsched.store.base import Accepted, NewJob
 CONFIG = "tasks = ['test_api']\n[categories.mail]\n[categories.reports]\n"
 
 
+unchecked = pytest.mark.xfail(reason="the values of @task are hardly looked at")
+
+
 class RecordingTransport:
     """Accepts everything, and keeps it."""
 
@@ -29,9 +33,6 @@ class RecordingTransport:
     def exchange(self, requests):
         self.requests += requests
         return [Accepted() for _ in requests]
-
-    def look(self, job_id, timeout_s):
-        raise AssertionError("nobody looks here")
 
     @property
     def jobs(self) -> list[NewJob]:
@@ -71,26 +72,32 @@ async def moved() -> int:
     return 5
 
 
+@task(name="short", category="reports", max_retries=0)
+def long_name() -> None: ...
+
+
+short = long_name
+
+
 # The decorator.
 
 
 @pytest.mark.parametrize(
-    ("made", "name", "category", "priority", "max_retries", "timeout_s", "base"),
+    ("made", "name", "defaults"),
     [
-        (plain, "test_api:plain", None, 0, None, None, 1),
-        (bare, "test_api:bare", None, 0, None, None, 1),
-        (send, "test_api:send", "mail", 3, 5, 30, 2),
-        (moved, "shop.tasks:renamed", None, 0, None, 60, 1),
+        (plain, "test_api:plain", (None, 0, None, None, Backoff())),
+        (bare, "test_api:bare", (None, 0, None, None, Backoff())),
+        (send, "test_api:send", ("mail", 3, 5, 30, Backoff(base=2))),
+        (moved, "shop.tasks:renamed", (None, 0, None, 60, Backoff())),
+        (short, "short", ("reports", 0, 0, None, Backoff())),
     ],
 )
-def test_every_form_of_the_decorator_registers_a_task(
-    made, name, category, priority, max_retries, timeout_s, base
-):
+def test_every_form_of_the_decorator_registers_a_task(made, name, defaults):
     assert isinstance(made, Task)
     assert isinstance(made, TaskDefinition)
+    assert made.name == name
     assert known()[name] is made
-    assert (made.name, made.category, made.priority) == (name, category, priority)
-    assert (made.max_retries, made.timeout_s, made.backoff.base) == (max_retries, timeout_s, base)
+    assert (made.category, made.priority, made.max_retries, made.timeout_s, made.backoff) == defaults
 
 
 def test_calling_a_task_runs_the_function_here():
@@ -114,6 +121,10 @@ def test_a_task_looks_like_its_function():
         ({"timeout": 0}, "timeout must be more than 0, got 0"),
         ({"timeout": -1.5}, "timeout must be more than 0"),
         ({"timeout": timedelta(seconds=-1)}, "timeout must be more than 0"),
+        pytest.param({"timeout": "30s"}, "timeout must be", marks=unchecked),
+        pytest.param({"timeout": math.nan}, "timeout must be", marks=unchecked),
+        pytest.param({"max_retries": "3"}, "max_retries must be", marks=unchecked),
+        pytest.param({"max_retries": 1.5}, "max_retries must be", marks=unchecked),
     ],
 )
 def test_a_wrong_default_is_refused_at_once(options, message):
@@ -180,6 +191,15 @@ def test_dispatch_takes_task_category_and_delay_in_this_order(sent):
     (job,) = sent.jobs
     assert job.category == "reports"
     assert job.due_at > 0
+
+
+def test_a_task_with_a_name_of_its_own_is_dispatched_by_it(sent):
+    api.dispatch("short")
+    api.dispatch("shop.tasks:renamed", "mail")
+    assert [(job.task, job.category) for job in sent.jobs] == [
+        ("short", "reports"),
+        ("shop.tasks:renamed", "mail"),
+    ]
 
 
 def test_prepared_jobs_are_dispatched_together(sent):
@@ -256,12 +276,22 @@ def test_a_script_that_is_a_task_module_dispatches_under_its_modules_name(tmp_pa
     assert (done.stdout, done.returncode) == ("script:send\n", 0), done.stderr
 
 
-def test_a_function_of_another_script_is_refused(tmp_path):
-    done = run_script(tmp_path, "json")
+@pytest.mark.parametrize(
+    "module",
+    [
+        "json",
+        pytest.param(
+            "nowhere.tasks",
+            marks=pytest.mark.xfail(reason="find_spec raises ModuleNotFoundError for a missing package"),
+        ),
+    ],
+)
+def test_a_function_of_another_script_is_refused(tmp_path, module):
+    done = run_script(tmp_path, module)
     assert done.returncode == 1
     assert "refused: task 'send' is defined in the script that runs" in done.stderr
 
 
 def test_an_undecorated_function_is_refused(sent):
-    with pytest.raises(UnknownTask, match=r"run_script \(no @task\)"):
+    with pytest.raises(InvalidOption, match="test_api:run_script is not a task: put @task above it"):
         api.dispatch(run_script, "mail")

@@ -33,7 +33,9 @@ plain = st.recursive(
     | st.floats(allow_nan=False)
     | st.text()
     | st.binary(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(0, 99), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(0, 99), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -210,7 +212,7 @@ def test_every_shortened_record_is_detected():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda sealed: b"", "unknown version nothing"),
+        (lambda _: b"", "unknown version nothing"),
         (lambda sealed: b"\x02" + sealed[1:], "unknown version 02"),
         (lambda sealed: b"\x00" + sealed[1:], "unknown version 00"),
         (lambda sealed: sealed + b"\0", "CRC-32"),
@@ -221,7 +223,9 @@ def test_what_is_wrong_with_a_record_is_said(make: Callable[[bytes], bytes], mes
         unseal(make(seal(b"body")))
 
 
-@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode({"id": 1}), b"\x93\x01\x02\x03"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode({"id": 1}), b"\x93\x01\x02\x03"]
+)
 def test_a_sound_seal_around_something_else_is_a_bad_record(body):
     with pytest.raises(BadRecord):
         decode_record(seal(body))

@@ -5,6 +5,7 @@ import inspect
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,6 +28,14 @@ class User:
     born: datetime | None = None
 
 
+@dataclasses.dataclass
+class Account:
+    number: int
+
+    def __post_init__(self) -> None:
+        raise LookupError(f"{self.number} is not open")
+
+
 class Mailer:
     def send(self, to: str) -> None: ...
 
@@ -38,7 +47,7 @@ def send(to: str, subject: str = "", *, urgent: bool = False) -> str: ...
 
 
 def everything(
-    key: uuid.UUID, at: datetime, price: Decimal, tags: set[int], user: User, colour: Colour = Colour.RED
+    key: uuid.UUID, at: datetime, price: Decimal, tags: set[int], user: User, *, colour: Colour
 ) -> None: ...
 
 
@@ -55,6 +64,15 @@ def for_checkers(a: "Unknown", b: int) -> None: ...
 
 
 def with_defaults(tags: set[int] = frozenset(), user: User | None = None) -> None: ...
+
+
+def unbuildable(folder: Path, mailer: Mailer | None = None) -> None: ...
+
+
+def no_code(rows: "list of int") -> None: ...  # noqa: F722 (that is the point)
+
+
+def refusing(account: Account) -> None: ...
 
 
 def defined(function, **fields) -> TaskDefinition:
@@ -90,7 +108,7 @@ def test_a_lambda_or_a_nested_function_is_no_task():
     def nested() -> None: ...
 
     for function in (nested, lambda: 1):
-        with pytest.raises(InvalidOption, match=r"cannot be imported by a worker: define the task at the top"):
+        with pytest.raises(InvalidOption, match="cannot be imported by a worker: define the task at the top"):
             name_of(function)
 
 
@@ -185,8 +203,8 @@ def test_plain_values_become_the_annotated_types():
     )
     at = datetime(2026, 2, 28, 12, tzinfo=UTC)
     user = User("ada", datetime(1815, 12, 10, tzinfo=UTC))
-    assert args == (key, at, Decimal("1.50"), {1, 2}, user, Colour.RED)
-    assert kwargs == {}
+    assert args == (key, at, Decimal("1.50"), {1, 2}, user)
+    assert kwargs == {"colour": Colour.RED}
 
 
 def test_variadic_arguments_are_converted_one_by_one():
@@ -226,6 +244,22 @@ def test_parameters_without_a_type_are_left_alone():
 
 def test_annotations_that_only_a_type_checker_understands_are_left_alone():
     assert defined(for_checkers).convert(["anything", "text"], {}) == (["anything", "text"], {})
+
+
+@pytest.mark.xfail(reason="msgspec takes any class for a type of its own, and then refuses plain values")
+def test_annotations_that_msgspec_cannot_build_are_left_alone():
+    assert defined(unbuildable).convert(["/tmp", "mailer"], {}) == (("/tmp", "mailer"), {})
+
+
+@pytest.mark.xfail(reason="only NameError, TypeError and AttributeError are expected of annotations")
+def test_annotations_that_are_no_code_are_left_alone():
+    assert defined(no_code).convert([[1]], {}) == ([[1]], {})
+
+
+@pytest.mark.xfail(reason="what the user's class raises ends the worker")
+def test_a_class_that_refuses_its_values_refuses_the_argument():
+    with pytest.raises(ArgumentError, match="args.account of task 'm:refusing': 5 is not open"):
+        defined(refusing).convert([{"number": 5}], {})
 
 
 def test_conversion_leaves_the_callers_arguments_as_they_are():

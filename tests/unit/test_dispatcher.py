@@ -2,12 +2,15 @@ import asyncio
 import functools
 import math
 import os
+import re
+import signal
 import threading
 import traceback
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from jobsched import job as jobs_of
 from jobsched import task
 from jobsched.codec import decode_arguments, decode_record, encode_result
 from jobsched.config import parse_config
@@ -35,6 +38,9 @@ DAY_S = 86_400
 CONFIG = "tasks = ['test_dispatcher']\n[categories.mail]\n[categories.reports]\n"
 
 
+unchecked = pytest.mark.xfail(reason="it passes the checks and fails later, or ends in an error of Python's")
+
+
 class FixedClock:
     """A clock that stands still."""
 
@@ -57,7 +63,7 @@ class RecordingTransport:
         self.requests += requests
         return [self.reply for _ in requests]
 
-    def look(self, job_id, timeout_s):
+    def look(self, *_):
         return self.job
 
     @property
@@ -169,7 +175,7 @@ def test_a_known_name_has_the_tasks_defaults_and_its_signature(jobs, sent):
 
 
 def test_a_name_that_this_process_does_not_know_needs_a_category(jobs, sent):
-    with pytest.raises(InvalidOption, match="task 'shop.tasks:send' has no category of its own"):
+    with pytest.raises(InvalidOption, match=r"task 'shop\.tasks:send' has no category of its own"):
         jobs.dispatch("shop.tasks:send")
     jobs.dispatch("shop.tasks:send", "mail", args=(1,))
     assert (sent.record.task, sent.record.priority) == ("shop.tasks:send", 0)
@@ -245,6 +251,9 @@ def test_at_is_an_instant_and_one_in_the_past_is_due(jobs, sent, at, due_at):
         ({"name": ""}, "name must be 1 to 200 characters, got ''"),
         ({"name": "x" * 201}, "name must be 1 to 200 characters"),
         ({"name": 5}, "name must be 1 to 200 characters"),
+        pytest.param({"delay": 10**400}, "delay must be at most 50 years", marks=unchecked),
+        pytest.param({"max_retries": 10**30}, "max_retries must be", marks=unchecked),
+        pytest.param({"name": "\ud800"}, "name must be", marks=unchecked),
         ({"id": "0198"}, "id must be a UUID, got '0198'"),
         ({"id": ""}, "id must be a UUID"),
         ({"id": 5}, "id must be a UUID, got 5"),
@@ -271,23 +280,24 @@ def test_the_limits_themselves_are_accepted(jobs, sent, options):
 
 
 @pytest.mark.parametrize(
-    ("task_like", "error", "message"),
+    ("task_like", "message"),
     [
-        ("test_dispatcher", UnknownTask, "a name is written module:function"),
-        ("test_dispatcher:", UnknownTask, "a name is written module:function"),
-        (":send", UnknownTask, "a name is written module:function"),
-        ("shop tasks:send", UnknownTask, "a name is written module:function"),
-        ("shop:tasks:send", UnknownTask, "a name is written module:function"),
-        ("shop..tasks:send", UnknownTask, "a name is written module:function"),
-        (undecorated, UnknownTask, r"test_dispatcher:undecorated \(no @task\)"),
-        (lambda: 1, InvalidOption, "cannot be imported by a worker"),
-        (5, InvalidOption, "task must be a task, a partial of one, or a name, got 5"),
-        (None, InvalidOption, "task must be a task, a partial of one, or a name, got None"),
-        (homeless, InvalidOption, "task 'test_dispatcher:homeless' has no category of its own: pass one"),
+        ("test_dispatcher", "expected a task's name as module:function, got 'test_dispatcher'"),
+        ("test_dispatcher:", "as module:function, got 'test_dispatcher:'"),
+        ("test_dispatcher.send", "got 'test_dispatcher.send', did you mean 'test_dispatcher:send'?"),
+        (":send", "as module:function, got ':send'"),
+        ("shop tasks:send", "as module:function, got 'shop tasks:send'"),
+        ("shop:tasks:send", "as module:function, got 'shop:tasks:send'"),
+        ("shop..tasks:send", "as module:function, got 'shop..tasks:send'"),
+        (undecorated, "test_dispatcher:undecorated is not a task: put @task above it"),
+        (lambda: 1, "cannot be imported by a worker"),
+        (5, "task must be a task, a partial of one, or a name, got 5"),
+        (None, "task must be a task, a partial of one, or a name, got None"),
+        (homeless, "task 'test_dispatcher:homeless' has no category of its own: pass one"),
     ],
 )
-def test_what_is_no_task_here_is_refused(jobs, sent, task_like, error, message):
-    with pytest.raises(error, match=message):
+def test_what_is_no_task_here_is_refused(jobs, sent, task_like, message):
+    with pytest.raises(InvalidOption, match=re.escape(message)):
         jobs.dispatch(task_like)
     assert sent.requests == []
 
@@ -297,6 +307,22 @@ def test_an_unknown_category_is_refused_with_the_nearest_name(jobs, sent):
         jobs.dispatch(send, "mial", args=("ada",))
     with pytest.raises(UnknownCategory, match="unknown category 'x'; known: mail, reports"):
         jobs.dispatch(send, "x", args=("ada",))
+    assert sent.requests == []
+
+
+@pytest.mark.parametrize("category", [5, 2.5, ["mail"], b"mail"])
+@unchecked
+def test_a_category_that_is_no_text_is_refused(jobs, sent, category):
+    with pytest.raises(InvalidOption, match="category"):
+        jobs.dispatch(send, category, args=("ada",))
+    assert sent.requests == []
+
+
+@pytest.mark.parametrize("kwargs", ["ada", [("to", "ada")], 5, {1: "ada"}])
+@unchecked
+def test_keyword_arguments_of_an_unknown_task_need_names_too(jobs, sent, kwargs):
+    with pytest.raises(ArgumentError, match="kwargs"):
+        jobs.dispatch("shop.tasks:send", "mail", kwargs=kwargs)
     assert sent.requests == []
 
 
@@ -331,7 +357,8 @@ def test_many_jobs_are_one_request_in_their_order(jobs, sent):
     made = jobs.dispatch_many(jobs.prepare(send, args=(str(n),)) for n in range(50))
     assert len(sent.requests) == 1
     assert [job.id for job in sent.jobs] == [job._id for job in made]
-    assert [decode_arguments(decode_record(job.record))[0] for job in sent.jobs] == [[str(n)] for n in range(50)]
+    arguments = [decode_arguments(decode_record(job.record))[0] for job in sent.jobs]
+    assert arguments == [[str(n)] for n in range(50)]
 
 
 def test_no_jobs_at_all_are_no_request(jobs, sent):
@@ -360,9 +387,13 @@ def test_a_batch_with_an_exception_dispatches_nothing(jobs, sent):
 
 
 def test_a_wrong_job_in_a_batch_dispatches_nothing(jobs, sent):
-    with pytest.raises(UnknownCategory), jobs.batch() as batch:
-        batch.dispatch(send, args=("ada",))
-        batch.dispatch(send, "mial", args=("bob",))
+    def fill() -> None:
+        with jobs.batch() as batch:
+            batch.dispatch(send, args=("ada",))
+            batch.dispatch(send, "mial", args=("bob",))
+
+    with pytest.raises(UnknownCategory):
+        fill()
     assert sent.requests == []
 
 
@@ -393,27 +424,26 @@ def test_a_refusal_is_raised_as_the_error_that_it_names(jobs, sent, kind):
 
 
 @pytest.mark.parametrize(
-    ("state", "error", "raised", "message"),
+    ("state", "cause", "error"),
     [
-        (State.FAILED, JobError("KeyError: 5", "Traceback ..."), JobFailed, "failed: KeyError: 5"),
-        (State.PARKED, JobError("unknown task"), JobFailed, "parked: unknown task"),
-        (State.QUARANTINED, None, JobFailed, "quarantined: "),
-        (State.CANCELLED, None, JobCancelled, "was cancelled"),
-        (State.COMPLETED, JobError("over 1 MiB"), ResultNotStored, "its result was not stored: over 1 MiB"),
-        (State.PENDING, None, ResultTimeout, "is still pending after 0.5 s"),
-        (State.SCHEDULED, JobError("KeyError: 5"), ResultTimeout, "is still scheduled after 0.5 s"),
-        (State.IN_PROGRESS, None, ResultTimeout, "is still in_progress"),
+        (State.FAILED, "KeyError: 5", JobFailed("ID", "failed", "KeyError: 5", "Traceback ...")),
+        (State.PARKED, "unknown task", JobFailed("ID", "parked", "unknown task", "Traceback ...")),
+        (State.QUARANTINED, None, JobFailed("ID", "quarantined", "", "")),
+        (State.CANCELLED, None, JobCancelled("ID")),
+        (State.COMPLETED, "over 1 MiB", ResultNotStored("ID", "over 1 MiB")),
+        (State.PENDING, None, ResultTimeout("ID", "pending", 0.5)),
+        (State.SCHEDULED, "KeyError: 5", ResultTimeout("ID", "scheduled", 0.5)),
+        (State.IN_PROGRESS, None, ResultTimeout("ID", "in_progress", 0.5)),
     ],
 )
-def test_a_job_without_a_result_says_why(jobs, sent, state, error, raised, message):
+def test_a_job_without_a_result_says_why(jobs, sent, state, cause, error):
     job = jobs.dispatch(send, args=("ada",))
-    sent.job = StoredJob(id=job._id, status=JobStatus(state, "mail", 0), record=None, error=error)
-    with pytest.raises(raised, match=message) as caught:
+    why = cause and JobError(cause, "Traceback ...")
+    sent.job = StoredJob(id=job._id, status=JobStatus(state, "mail", 0), record=None, error=why)
+    with pytest.raises(type(error)) as caught:
         job.result(timeout=0.5)
-    assert job.id in str(caught.value)
-    if raised is JobFailed:
-        given = error or JobError("")
-        assert (caught.value.cause, caught.value.traceback) == (given.cause, given.traceback)
+    assert str(caught.value) == str(error).replace("ID", job.id)
+    assert vars(caught.value) == vars(error)
 
 
 @pytest.mark.parametrize("value", [None, False, 0, "", {"rows": [1, 2]}])
@@ -444,7 +474,7 @@ def test_a_handle_shows_its_id(jobs):
     assert jobs.job("0198E0A0000070008000000000000001") == job
 
 
-@pytest.mark.parametrize("text", ["", "0198", "no id"])
+@pytest.mark.parametrize("text", ["", "0198", "no id", pytest.param(None, marks=unchecked)])
 def test_a_handle_needs_a_whole_id(jobs, text):
     with pytest.raises(InvalidOption, match="id must be a UUID"):
         jobs.job(text)
@@ -575,3 +605,15 @@ def test_a_fork_while_another_thread_holds_the_gateway_leaves_the_child_free(dir
     with direct._transport._lock, direct._courier._lock:
         assert in_child(lambda: direct.dispatch(send, args=("child",), id=key))
     assert direct.job(key).state() == "pending"
+
+
+@pytest.mark.xfail(reason="the lock around the ids is copied as it is")
+def test_a_fork_while_another_thread_makes_an_id_leaves_the_child_free(direct, node):
+    def dispatch() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)  # ends a child that hangs
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        direct.dispatch(send, args=("child",))
+
+    with jobs_of._ids._lock:
+        assert in_child(dispatch)
+    assert node.stats()["mail"][State.PENDING] == 2

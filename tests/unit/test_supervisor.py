@@ -1,0 +1,101 @@
+import pytest
+
+from jobsched.config import CategoryConfig
+from jobsched.supervisor import Supervisor
+from jobsched.worker_link import WorkerLink
+
+NOW = 1000.0
+
+
+@pytest.fixture
+def supervisor():
+    return Supervisor("mail", CategoryConfig())
+
+
+@pytest.fixture
+def worker():
+    worker = WorkerLink(1, "mail", NOW, lambda _: None)
+    worker.let_go_of_far_ends()
+    yield worker
+    worker.close()
+
+
+# Back-off.
+
+
+def test_the_first_death_is_replaced_at_once_and_each_later_one_waits_twice_as_long(supervisor):
+    waits = [supervisor.died(NOW) for _ in range(12)]
+    assert waits == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
+    assert supervisor.restart_at == NOW + 30
+
+
+def test_a_thousand_deaths_wait_no_longer_than_the_cap(supervisor):
+    assert [supervisor.died(NOW) for _ in range(3000)][-1] == 30
+
+
+def test_a_job_that_ends_forgives_the_deaths(supervisor):
+    for _ in range(5):
+        supervisor.died(NOW)
+    supervisor.ran(0.1)
+    assert supervisor.died(NOW + 50) == 0
+    assert supervisor.restart_at == NOW + 50
+
+
+# Run times.
+
+
+def test_the_first_run_is_the_mean_and_later_ones_move_it_a_little(supervisor):
+    assert supervisor.mean_run_s is None
+    supervisor.ran(2.0)
+    assert supervisor.mean_run_s == 2
+    supervisor.ran(4.0)
+    assert supervisor.mean_run_s == pytest.approx(2.1)
+    for _ in range(300):
+        supervisor.ran(4.0)
+    assert supervisor.mean_run_s == pytest.approx(4, abs=0.01)
+
+
+# Room.
+
+
+@pytest.mark.parametrize(
+    ("commit_s", "window_s"), [(0.0, 0.002), (0.0005, 0.002), (0.001, 0.002), (0.004, 0.008)]
+)
+def test_the_window_is_two_commits_and_two_milliseconds_at_least(supervisor, commit_s, window_s):
+    assert supervisor.window_s(commit_s) == pytest.approx(window_s)
+
+
+@pytest.mark.parametrize(
+    ("mean_run_s", "commit_s", "room"),
+    [
+        (None, 0.002, 1),  # not measured yet: nothing ahead
+        (1.0, 0.002, 1),  # long ones: nothing ahead
+        (0.2001, 0.002, 1),
+        (0.2, 0.002, 2),  # shorter than a hundred commits: one ahead at least
+        (0.004, 0.002, 2),
+        (0.001, 0.002, 5),  # the window's worth
+        (0.0001, 0.001, 21),
+        (0.000001, 0.002, 256),  # and no more than 256 in all
+        (0.0, 0.002, 256),
+    ],
+)
+def test_an_idle_worker_gets_one_job_and_a_windows_worth_ahead(
+    supervisor, worker, mean_run_s, commit_s, room
+):
+    supervisor.mean_run_s = mean_run_s
+    assert supervisor.room(worker, NOW, commit_s) == room
+
+
+@pytest.mark.parametrize(
+    ("held", "late_s", "room"), [(1, 0, 4), (4, 0.004, 1), (5, 0, 0), (9, 0, 0), (1, 0.0041, 0), (2, 60, 0)]
+)
+def test_a_busy_worker_is_filled_up_unless_its_job_takes_long(supervisor, worker, held, late_s, room):
+    supervisor.mean_run_s = 0.001
+    worker.held.extend([None] * held)
+    worker.progress_at = 0.0
+    assert supervisor.room(worker, late_s, 0.002) == room
+
+
+def test_a_busy_worker_of_an_unmeasured_category_gets_nothing_ahead(supervisor, worker):
+    worker.held.append(None)
+    assert supervisor.room(worker, NOW, 0.002) == 0
