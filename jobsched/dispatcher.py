@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,22 +16,30 @@ from typing import Any
 import msgspec
 
 from jobsched import definition as tasks
-from jobsched.clock import MICROSECONDS, Clock, SystemClock, to_micros
+from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import decode_result, encode_arguments, encode_record
 from jobsched.config import Config, find_config, load_config
 from jobsched.definition import TaskDefinition
 from jobsched.errors import (
-    ArgumentError,
     InvalidOption,
     JobCancelled,
     JobFailed,
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
-    nearest,
     rebuilt,
 )
-from jobsched.job import JobRecord, State, format_id, new_id, parse_id
+from jobsched.job import JobRecord, State, format_id
+from jobsched.options import (
+    checked_args,
+    checked_at,
+    checked_delay,
+    checked_id,
+    checked_name,
+    checked_priority,
+    checked_retries,
+    checked_task_name,
+)
 from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
 from jobsched.transport import Courier, Transport, is_final, transport_for
 from jobsched.wire import check_size
@@ -40,10 +47,6 @@ from jobsched.wire import check_size
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
 TaskLike = str | Callable[..., Any] | TaskDefinition
-
-_PRIORITY_LIMIT = 30_000
-_MAX_DELAY_S = 50 * 366 * 86_400.0
-_MAX_LABEL = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,7 +209,7 @@ class Dispatcher:
             kwargs = {**task.keywords, **(kwargs or {})}
             task = task.func
         definition, task_name = self._identify(task)
-        args, kwargs = _sequence(args), kwargs or {}
+        args, kwargs = checked_args(args), kwargs or {}
         if definition is not None:
             definition.check(args, kwargs)
         names = definition.parameters if definition else ()
@@ -217,16 +220,16 @@ class Dispatcher:
         self.config.category(category)
         default = definition.priority if definition else 0
         return PreparedJob(
-            id=_checked_id(id),
+            id=checked_id(id),
             task=task_name,
             category=category,
-            priority=_checked_priority(default if priority is None else priority),
-            delay_s=_checked_delay(delay, at),
-            at=_checked_at(at),
+            priority=checked_priority(default if priority is None else priority),
+            delay_s=checked_delay(delay, at),
+            at=checked_at(at),
             args=packed[0],
             kwargs=packed[1],
-            name=_checked_name(name),
-            max_retries=_checked_retries(max_retries),
+            name=checked_name(name),
+            max_retries=checked_retries(max_retries),
         )
 
     def dispatch_many(self, jobs: Iterable[PreparedJob]) -> list[Job]:
@@ -254,7 +257,7 @@ class Dispatcher:
 
     def job(self, job_id: str) -> Job:
         """Return the handle of a job by its id. Raises InvalidOption if it is none."""
-        return Job(self, _checked_id(job_id))
+        return Job(self, checked_id(job_id))
 
     def look(self, job_id: bytes, timeout: float | None = 0) -> StoredJob | None:
         """Return a job as stored: at once, or when it has ended or the timeout (seconds) is over."""
@@ -263,7 +266,7 @@ class Dispatcher:
 
     def cancel(self, job_ids: Sequence[str]) -> list[State | None]:
         """Cancel jobs that have not started, in one commit; return the state that each has now."""
-        reply = self._send(Request(cancel=[_checked_id(job_id) for job_id in job_ids]))
+        reply = self._send(Request(cancel=[checked_id(job_id) for job_id in job_ids]))
         return reply.states
 
     def pause(self, category: str) -> None:
@@ -300,7 +303,7 @@ class Dispatcher:
             definition = task
         elif isinstance(task, str):
             known = tasks.lookup(task)
-            return known, task if known else _checked_task_name(task)
+            return known, task if known else checked_task_name(task)
         elif callable(task):
             definition = _definition_of(task)
         else:
@@ -361,75 +364,3 @@ def _definition_of(function: Callable[..., Any]) -> TaskDefinition:
     if definition is None:
         raise InvalidOption(f"{name} is not a task: put @task above it")
     return definition
-
-
-def _sequence(args: Any) -> Sequence[Any]:
-    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-        raise ArgumentError(f"args must be a tuple or list of positional arguments, got {args!r}")
-    return args
-
-
-def _checked_task_name(name: str) -> str:
-    module, _, qualname = name.partition(":")
-    if (
-        not module
-        or not qualname
-        or any(not part.isidentifier() for part in f"{module}.{qualname}".split("."))
-    ):
-        raise InvalidOption(
-            f"expected a task's name as module:function, got {name!r}{nearest(name, tasks.known())}"
-        )
-    return name
-
-
-def _checked_id(text: str | None) -> bytes:
-    if text is None:
-        return new_id()
-    try:
-        return parse_id(text)
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidOption(f"id must be a UUID, got {text!r}") from None
-
-
-def _checked_delay(delay: float | timedelta, at: datetime | None) -> float:
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
-        raise InvalidOption(f"delay must be seconds or a timedelta, got {delay!r}")
-    if seconds < 0:
-        raise InvalidOption(f"delay must not be negative, got {delay!r}")
-    if seconds > _MAX_DELAY_S:
-        raise InvalidOption(f"delay must be at most 50 years, got {delay!r}")
-    if seconds and at is not None:
-        raise InvalidOption("pass delay or at, not both")
-    return float(seconds)
-
-
-def _checked_at(at: datetime | None) -> int:
-    if at is None:
-        return 0
-    if not isinstance(at, datetime):
-        raise InvalidOption(f"at must be an aware datetime, got {at!r}")
-    try:
-        return max(to_micros(at), 1)
-    except ValueError as error:
-        raise InvalidOption(f"at: {error}") from None
-
-
-def _checked_priority(priority: int) -> int:
-    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _PRIORITY_LIMIT:
-        raise InvalidOption(
-            f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}"
-        )
-    return priority
-
-
-def _checked_retries(count: int | None) -> int | None:
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-        raise InvalidOption(f"max_retries must be a whole number of 0 or more, got {count!r}")
-    return count
-
-
-def _checked_name(name: str | None) -> str | None:
-    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _MAX_LABEL):
-        raise InvalidOption(f"name must be 1 to {_MAX_LABEL} characters, got {name!r}")
-    return name

@@ -178,6 +178,12 @@ async def too_long_async(label: str) -> None:
         await asyncio.sleep(PATIENCE_S)
 
 
+@task(timeout=0.05)
+def dispatch_until_timeout(category: str) -> None:
+    while True:
+        dispatch("tasks:mark", category, args=("poured",))
+
+
 @task
 def fail(why: str) -> None:
     raise ValueError(why)

@@ -25,6 +25,8 @@ from jobsched import (
     UnknownTask,
 )
 from jobsched.job import State, new_id
+from jobsched.store.base import Accepted, Request
+from jobsched.transport import Courier
 from jobsched.wire import VERSION, Bye, FromNode, Hello, Look, Welcome, frame, unix_address
 
 
@@ -279,6 +281,36 @@ def test_a_thread_whose_request_is_too_large_fails_alone(served):
     assert set(served.states(small)) == {"pending"}
 
 
+def test_an_interrupted_thread_takes_no_other_with_it():
+    """Three wait while one request is on its way; the one that then carries all is interrupted."""
+    may_go, carried = threading.Event(), []
+
+    def exchange(requests):
+        carried.append(len(requests))
+        if len(carried) == 1:
+            may_go.wait(10)
+        if len(carried) == 2:
+            raise KeyboardInterrupt
+        return [Accepted()] * len(requests)
+
+    courier = Courier(exchange)
+
+    def call(_):
+        try:
+            return courier.call(Request())
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(call, 0)
+        eventually(lambda: carried == [1])
+        others = [threads.submit(call, n) for n in range(3)]
+        eventually(lambda: len(courier._waiting) == 3)
+        may_go.set()
+    assert first.result() == Accepted()
+    assert sorted(str(other.result()) for other in others) == [str(Accepted())] * 2 + ["interrupted"]
+
+
 # Results.
 
 
@@ -387,6 +419,14 @@ def test_a_job_over_its_timeout_is_stopped_and_its_worker_goes_on(served, task):
     (run,) = served.started(task)
     assert run.end is not None
     assert is_running(run.pid)
+
+
+def test_a_timeout_in_the_midst_of_a_dispatch_tears_no_frame(served):
+    jobs = [served.jobs.dispatch("tasks:dispatch_until_timeout", "mail", args=("shelf",)) for _ in range(30)]
+    for job in jobs:
+        with pytest.raises(JobFailed, match=r"timed out after 0\.05 s"):
+            job.result(timeout=20)
+    assert {served.status(job.id).crashes for job in jobs} == {0}
 
 
 def test_annotated_arguments_arrive_as_their_types(served):

@@ -258,7 +258,7 @@ def test_annotations_that_are_no_code_are_left_alone():
 
 @pytest.mark.xfail(reason="what the user's class raises ends the worker")
 def test_a_class_that_refuses_its_values_refuses_the_argument():
-    with pytest.raises(ArgumentError, match="args.account of task 'm:refusing': 5 is not open"):
+    with pytest.raises(ArgumentError, match=r"args\.account of task 'm:refusing': 5 is not open"):
         defined(refusing).convert([{"number": 5}], {})
 
 

@@ -1,0 +1,110 @@
+"""The options of a dispatch, checked one by one: each error names the option, its value, and what was
+expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobsched import definition as tasks
+from jobsched.clock import to_micros
+from jobsched.errors import ArgumentError, InvalidOption, nearest
+from jobsched.job import new_id, parse_id
+
+__all__ = [
+    "checked_args",
+    "checked_at",
+    "checked_delay",
+    "checked_id",
+    "checked_name",
+    "checked_priority",
+    "checked_retries",
+    "checked_task_name",
+]
+
+_PRIORITY_LIMIT = 30_000
+_MAX_DELAY_S = 50 * 366 * 86_400.0
+_MAX_LABEL = 200
+
+
+def checked_args(args: Any) -> Sequence[Any]:
+    """Return positional arguments. Raises ArgumentError for what is no sequence of them."""
+    if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+        raise ArgumentError(f"args must be a tuple or list of positional arguments, got {args!r}")
+    return args
+
+
+def checked_task_name(name: str) -> str:
+    """Return a task's name. Raises InvalidOption unless it reads module:function."""
+    module, _, qualname = name.partition(":")
+    if (
+        not module
+        or not qualname
+        or any(not part.isidentifier() for part in f"{module}.{qualname}".split("."))
+    ):
+        raise InvalidOption(
+            f"expected a task's name as module:function, got {name!r}{nearest(name, tasks.known())}"
+        )
+    return name
+
+
+def checked_id(text: str | None) -> bytes:
+    """Return the bytes of an id, a new one without. Raises InvalidOption."""
+    if text is None:
+        return new_id()
+    try:
+        return parse_id(text)
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidOption(f"id must be a UUID, got {text!r}") from None
+
+
+def checked_delay(delay: float | timedelta, at: datetime | None) -> float:
+    """Return a delay in seconds. Raises InvalidOption."""
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+        raise InvalidOption(f"delay must be seconds or a timedelta, got {delay!r}")
+    if seconds < 0:
+        raise InvalidOption(f"delay must not be negative, got {delay!r}")
+    if seconds > _MAX_DELAY_S:
+        raise InvalidOption(f"delay must be at most 50 years, got {delay!r}")
+    if seconds and at is not None:
+        raise InvalidOption("pass delay or at, not both")
+    return float(seconds)
+
+
+def checked_at(at: datetime | None) -> int:
+    """Return a time in UTC microseconds, 0 without. Raises InvalidOption for a naive one."""
+    if at is None:
+        return 0
+    if not isinstance(at, datetime):
+        raise InvalidOption(f"at must be an aware datetime, got {at!r}")
+    try:
+        return max(to_micros(at), 1)
+    except ValueError as error:
+        raise InvalidOption(f"at: {error}") from None
+
+
+def checked_priority(priority: int) -> int:
+    """Return a priority within a category. Raises InvalidOption."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _PRIORITY_LIMIT:
+        raise InvalidOption(
+            f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}"
+        )
+    return priority
+
+
+def checked_retries(count: int | None) -> int | None:
+    """Return a number of retries. Raises InvalidOption."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+        raise InvalidOption(f"max_retries must be a whole number of 0 or more, got {count!r}")
+    return count
+
+
+def checked_name(name: str | None) -> str | None:
+    """Return a job's label. Raises InvalidOption."""
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _MAX_LABEL):
+        raise InvalidOption(f"name must be 1 to {_MAX_LABEL} characters, got {name!r}")
+    return name
