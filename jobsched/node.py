@@ -243,9 +243,9 @@ class Node:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
-        self._reception.answer(result.replies)
-        if result.claims:
+        if result.claims:  # first, so that workers start while the clients are answered
             self._give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
+        self._reception.answer(result.replies)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
         ended = [outcome.job for outcome in turn.outcomes if outcome.state is not State.SCHEDULED]

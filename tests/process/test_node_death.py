@@ -10,7 +10,7 @@ from jobsched.job import State
 
 
 LANES = {"quick": {"max_workers": 1}, "slow": {"max_workers": 1}}
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ def test_a_killed_worker_is_replaced_and_its_job_alone_runs_again(lanes):
 def test_jobs_handed_ahead_of_a_dead_worker_run_once_and_in_order(lanes):
     """Short jobs are handed out ahead, so some wait at the worker whenever it is killed."""
     lanes.start()
-    labels = [f"{n:05}" for n in range(scaled(3000))]
+    labels = [f"{n:05}" for n in range(scaled(2000))]
     ids = lanes.dispatch_marks("victims", labels)
     kills = 0
     while lanes.count(State.COMPLETED) < len(labels):
@@ -79,8 +79,8 @@ def test_all_workers_killed_at_once_again_and_again_cost_no_node(project):
     """Their ends arrive together, in any order, with what they had sent before."""
     project.configure({"mail": {}, "reports": {}}, workers=6)
     node = project.start()
-    kills = scaled(5)
-    labels = [f"{n:05}" for n in range(1000 * kills)]
+    kills = scaled(4)
+    labels = [f"{n:05}" for n in range(600 * kills)]
     ids = project.dispatch_marks("mail", labels)
     for _ in range(kills):
         go_on(project, node)
@@ -181,8 +181,8 @@ def test_a_killed_preloader_is_replaced_and_nobody_is_charged(lanes):
 def test_a_preloader_killed_under_load_costs_no_node(project):
     project.configure({"mail": {}, "reports": {}}, workers=6)
     node = project.start()
-    kills = scaled(3)
-    ids = project.dispatch_marks("mail", [f"{n:05}" for n in range(1500 * kills)])
+    kills = scaled(2)
+    ids = project.dispatch_marks("mail", [f"{n:05}" for n in range(1000 * kills)])
     for _ in range(kills):
         go_on(project, node)
         kill(node.preloader().pid)
