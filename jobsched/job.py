@@ -15,6 +15,7 @@ import uuid
 import msgspec
 
 __all__ = [
+    "CANCELLABLE",
     "CRASH_LIMIT",
     "ENDED",
     "INTERRUPTION_LIMIT",
@@ -23,9 +24,16 @@ __all__ = [
     "JobRecord",
     "JobStatus",
     "State",
+    "cancelled",
+    "claimed",
+    "finished",
     "format_id",
     "new_id",
+    "parked",
     "parse_id",
+    "part_of_id",
+    "put_back",
+    "queued",
 ]
 
 MAX_PAYLOAD = 1 << 20
@@ -56,6 +64,11 @@ class State(enum.IntEnum):
 
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 """The states that a job does not leave by itself."""
+
+CANCELLABLE = frozenset({State.SCHEDULED, State.PENDING, State.PARKED})
+"""The states in which nobody runs the job and it may be cancelled."""
+
+_MIN_PART = 6
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -138,6 +151,20 @@ def parse_id(text: str) -> bytes:
     return uuid.UUID(text).bytes
 
 
+def part_of_id(text: str) -> str:
+    """Return the digits of a part of an id. Raises ValueError for fewer than 6, or other characters."""
+    digits = text.replace("-", "").lower()
+    if len(digits) < _MIN_PART or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError(f"{text!r} is no part of a job id: 6 or more of its hex digits are needed")
+    return digits
+
+
+def queued(status: JobStatus, *, sequence: int) -> None:
+    """Put the job at the end of its queue."""
+    status.state = State.PENDING
+    status.sequence = sequence
+
+
 def claimed(status: JobStatus, *, claim: int, worker: int, now: int) -> None:
     """Hand the job out: one more attempt, under a new claim number."""
     status.state = State.IN_PROGRESS
@@ -148,19 +175,44 @@ def claimed(status: JobStatus, *, claim: int, worker: int, now: int) -> None:
     status.ended_at = 0
 
 
-def put_back(status: JobStatus, *, interrupted: bool) -> None:
+def put_back(status: JobStatus, *, now: int, interrupted: bool) -> None:
     """Undo a claim: the job keeps its place and the attempt is given back.
 
     `interrupted` says that the run had begun: too many of those park the job.
     """
     status.attempt -= 1
     status.started_at = 0
+    status.state = State.PENDING
     status.interruptions += interrupted
-    status.state = State.PARKED if status.interruptions >= INTERRUPTION_LIMIT else State.PENDING
+    if status.interruptions >= INTERRUPTION_LIMIT:
+        parked(status, now=now)
 
 
-def crashed(status: JobStatus) -> None:
-    """Note that the job's worker died while running it. The place is kept, no retry is spent."""
-    status.attempt -= 1
-    status.crashes += 1
-    status.state = State.QUARANTINED if status.crashes >= CRASH_LIMIT else State.PENDING
+def parked(status: JobStatus, *, now: int) -> None:
+    """Set the job aside: nobody can run it now."""
+    status.state = State.PARKED
+    status.ended_at = now
+
+
+def cancelled(status: JobStatus, *, now: int) -> None:
+    """End the job before it has started."""
+    status.state = State.CANCELLED
+    status.ended_at = now
+
+
+def finished(status: JobStatus, *, state: State, started_at: int, ended_at: int, due_at: int) -> None:
+    """Note how a run ended. `state` is where the job goes; `due_at` counts if that is `scheduled`.
+
+    `pending` means that its worker died while running it: the place is kept and the attempt given
+    back, but three of those quarantine the job.
+    """
+    status.started_at = started_at
+    status.ended_at = ended_at
+    status.state = state
+    if state is State.SCHEDULED:
+        status.due_at = due_at
+    elif state is State.PENDING:
+        status.attempt -= 1
+        status.crashes += 1
+        if status.crashes >= CRASH_LIMIT:
+            status.state = State.QUARANTINED

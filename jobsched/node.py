@@ -102,7 +102,7 @@ class Node:
         with contextlib.ExitStack() as stack:
             stack.callback(self._loop.close)
             stack.enter_context(self._signals())
-            owned = stack.enter_context(own(self._config))
+            owned = stack.enter_context(own(self._config, self._clock.now()))
             self._open(owned)
             stack.callback(self._clients.close)
             self._start_preloader()

@@ -44,12 +44,12 @@ class Ownership:
 
 
 @contextlib.contextmanager
-def own(config: Config) -> Iterator[Ownership]:
+def own(config: Config, now: int) -> Iterator[Ownership]:
     """Take a store for a node's life, and put back what an earlier node has left.
 
     The order matters: node.lock, so that there is one node; then listen, so that clients wait
     instead of writing themselves; then writers.lock, when the last of them is done; only then open.
-    Raises NodeRunning, StoreUnsafe, StoreFormatError.
+    `now` is in UTC microseconds. Raises NodeRunning, StoreUnsafe, StoreFormatError.
     """
     place = config.store.path
     make_private(place)
@@ -65,7 +65,7 @@ def own(config: Config) -> Iterator[Ownership]:
             log.warning("killed %d processes that an earlier node had left", swept)
         held = fence.wait_free(place, store.in_progress())
         fence.clear(place)
-        recovered = store.recover(held)
+        recovered = store.recover(now, held)
         if recovered.put_back or held:
             log.warning(
                 "put %d unfinished jobs back, workers that could not be ended: %d",

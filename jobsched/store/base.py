@@ -63,7 +63,8 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a client asks for: accepted whole, or refused whole.
 
-    Adding a job whose id is known changes nothing, so a request may be repeated.
+    Adding a job whose id is known changes nothing, so a request may be repeated. A pause makes its
+    category known; a slot does not.
     """
 
     jobs: Sequence[NewJob] = ()
@@ -213,7 +214,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
-    """What `recover` did: the node's new epoch, and how many jobs went back to their place."""
+    """What `recover` did: the node's new epoch, and how many jobs are pending again."""
 
     epoch: int
     put_back: int
@@ -230,7 +231,7 @@ class JobStore(Protocol):
         """
         ...
 
-    def recover(self, held: frozenset[int] = frozenset()) -> Recovered:
+    def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress.
 
         `held` are workers that may still run their jobs: those jobs are parked instead.
@@ -238,7 +239,7 @@ class JobStore(Protocol):
         ...
 
     def in_progress(self) -> dict[int, list[bytes]]:
-        """Return the jobs in progress by worker number."""
+        """Return the jobs in progress by worker number, in the order of their claims."""
         ...
 
     def get(self, job_id: bytes) -> StoredJob | None:
@@ -246,7 +247,10 @@ class JobStore(Protocol):
         ...
 
     def resolve(self, part: str) -> list[bytes]:
-        """Return the ids that begin or end with a text of 6 or more hex digits, two at most."""
+        """Return the first two ids, in their order, that begin or end with 6 or more hex digits.
+
+        Raises ValueError for what is no part of an id.
+        """
         ...
 
     def find(self, query: Query) -> Page:
@@ -258,7 +262,7 @@ class JobStore(Protocol):
         ...
 
     def upcoming(self, until: int, limit: int) -> dict[str, int]:
-        """Return per category how many scheduled jobs fall due before an instant."""
+        """Return per category how many scheduled jobs are due by an instant, `limit` in all at most."""
         ...
 
     def decisions(self, limit: int) -> list[Decision]:

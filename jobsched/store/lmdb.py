@@ -19,7 +19,7 @@ import lmdb
 
 from jobsched.codec import BadRecord
 from jobsched.errors import CommitUnknown, NotCommitted, StoreError, StoreFormatError, StoreUnsafe
-from jobsched.job import JobStatus, State
+from jobsched.job import JobStatus, State, part_of_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
@@ -43,7 +43,6 @@ __all__ = ["LmdbStore", "open_store"]
 _MAP_SIZE = 64 << 30  # sparse; never grown at run time
 _PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
 _PAGE_JOBS = 200
-_MIN_PART = 6
 _ID_DIGITS = 32
 _ENOUGH = 2  # ids that a part may mean: it is ambiguous then
 
@@ -178,10 +177,10 @@ class LmdbStore:
             stats=result.stats,
         )
 
-    def recover(self, held: frozenset[int] = frozenset()) -> Recovered:
+    def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""
         with self._lock, self._writing() as (txn, counters, categories):
-            put_back = LmdbTurn(txn, self._dbs, counters, categories).recover(held)
+            put_back = LmdbTurn(txn, self._dbs, counters, categories).recover(now, held)
             return Recovered(epoch=counters.epoch, put_back=put_back)
 
     @contextlib.contextmanager
@@ -268,9 +267,7 @@ class LmdbStore:
 
     def resolve(self, part: str) -> list[bytes]:
         """Return the ids that begin or end with a text of 6 or more hex digits, two at most."""
-        digits = part.replace("-", "").lower()
-        if len(digits) < _MIN_PART or not set(digits) <= set("0123456789abcdef"):
-            raise ValueError(f"{part!r} is no part of a job id: 6 or more of its hex digits are needed")
+        digits = part_of_id(part)
         if len(digits) == _ID_DIGITS:
             whole = bytes.fromhex(digits)
             return [whole] if self.get(whole) else []

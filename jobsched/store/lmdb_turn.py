@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from jobsched import job as rules
 from jobsched.codec import BadRecord
-from jobsched.job import JobError, JobStatus, State
+from jobsched.job import CANCELLABLE, JobError, JobStatus, State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
     INTERRUPTED_TOO_OFTEN,
@@ -27,8 +27,6 @@ from jobsched.store.base import (
 from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, ResultRow, Txn
 
 __all__ = ["LmdbTurn"]
-
-_CANCELLABLE = frozenset({State.SCHEDULED, State.PENDING, State.PARKED})
 
 
 class LmdbTurn:
@@ -77,7 +75,7 @@ class LmdbTurn:
             },
         )
 
-    def recover(self, held: frozenset[int]) -> int:
+    def recover(self, now: int, held: frozenset[int]) -> int:
         """Take every job out of progress; return how many went back to their place."""
         put_back = 0
         for _, value in list(self._txn.cursor(db=self._dbs.running)):
@@ -86,16 +84,13 @@ class LmdbTurn:
             if status is None:
                 continue
             self._unlist(job_id, status)
-            started_at = status.started_at
             if worker in held:
-                status.state = State.PARKED
+                rules.parked(status, now=now)
                 self._leave(job_id, ResultRow(error=may_still_run(worker)))
             else:
-                rules.put_back(status, interrupted=True)
+                rules.put_back(status, now=now, interrupted=True)
                 if status.state is State.PARKED:
                     self._leave(job_id, ResultRow(error=INTERRUPTED_TOO_OFTEN))
-            if status.state is State.PARKED:
-                status.ended_at = started_at  # the time of this is not known
             put_back += status.state is State.PENDING
             self._enlist(job_id, status)
         self._counters.epoch += 1
@@ -121,11 +116,10 @@ class LmdbTurn:
 
     def _cancel(self, job_id: bytes, now: int) -> State | None:
         status = self._status(job_id)
-        if status is None or status.state not in _CANCELLABLE:
+        if status is None or status.state not in CANCELLABLE:
             return None if status is None else status.state
         self._unlist(job_id, status)
-        status.state = State.CANCELLED
-        status.ended_at = now
+        rules.cancelled(status, now=now)
         self._enlist(job_id, status)
         return status.state
 
@@ -135,14 +129,13 @@ class LmdbTurn:
         if status is None:
             return
         self._unlist(job_id, status)
-        status.started_at = outcome.started_at
-        status.ended_at = outcome.ended_at
-        if outcome.state is State.PENDING:
-            rules.crashed(status)
-        else:
-            status.state = outcome.state
-            if outcome.state is State.SCHEDULED:
-                status.due_at = outcome.due_at
+        rules.finished(
+            status,
+            state=outcome.state,
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+            due_at=outcome.due_at,
+        )
         if outcome.result is not None or outcome.error is not None or status.attempt > 1 or status.crashes:
             self._leave(job_id, ResultRow(outcome.result, outcome.error))
         self._enlist(job_id, status)
@@ -152,9 +145,8 @@ class LmdbTurn:
         if status is None:
             return
         self._unlist(claim.job, status)
-        rules.put_back(status, interrupted=claim.interrupted)
+        rules.put_back(status, now=now, interrupted=claim.interrupted)
         if status.state is State.PARKED:
-            status.ended_at = now
             self._leave(claim.job, ResultRow(error=INTERRUPTED_TOO_OFTEN))
         self._enlist(claim.job, status)
 
@@ -167,7 +159,7 @@ class LmdbTurn:
             if job.due_at > now:
                 status.state = State.SCHEDULED
             else:
-                status.sequence = self._next_sequence()
+                rules.queued(status, sequence=self._next_sequence())
             self._enlist(job.id, status)
 
     def _release(self, now: int, limit: int) -> int:
@@ -182,8 +174,7 @@ class LmdbTurn:
                 cursor.delete()
                 continue
             self._unlist(job_id, status)
-            status.state = State.PENDING
-            status.sequence = self._next_sequence()
+            rules.queued(status, sequence=self._next_sequence())
             self._enlist(job_id, status)
             released += 1
         return released

@@ -9,7 +9,6 @@ one lock; nothing outlives the process.
 from __future__ import annotations
 
 import heapq
-import string
 import threading
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict, deque
@@ -21,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from jobsched.job import JobError, JobStatus, State, claimed, crashed, put_back
+from jobsched import job as rules
+from jobsched.job import CANCELLABLE, JobError, JobStatus, State, part_of_id
 from jobsched.report import Decision
 from jobsched.store.base import (
     INTERRUPTED_TOO_OFTEN,
@@ -48,8 +48,6 @@ from jobsched.store.base import (
 __all__ = ["MemoryStore"]
 
 _PAGE_LIMIT = 200
-_PART_MIN = 6
-_CANCELLABLE = frozenset({State.PENDING, State.SCHEDULED, State.PARKED})
 _WAITING = frozenset({State.PENDING, State.SCHEDULED, State.IN_PROGRESS})
 """What is listed oldest first; the rest is listed newest first."""
 
@@ -130,16 +128,16 @@ class MemoryStore:
                 stats=self._stats(),
             )
 
-    def recover(self, held: frozenset[int] = frozenset()) -> Recovered:
+    def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what is in progress, park what `held` workers may still run."""
         with self._lock:
             self._epoch += 1
             interrupted = [self._jobs[row[-1]] for row in self._rows(State.IN_PROGRESS)]
             for job in interrupted:
                 if job.status.worker in held:
-                    self._park(job)
+                    self._park(job, now)
                 else:
-                    self._put_back(job, now=job.status.started_at, interrupted=True)
+                    self._put_back(job, now=now, interrupted=True)
             back = sum(job.status.state is State.PENDING for job in interrupted)
             return Recovered(epoch=self._epoch, put_back=back)
 
@@ -162,9 +160,7 @@ class MemoryStore:
 
         Raises ValueError for fewer than 6 digits, or other characters than those and dashes.
         """
-        digits = part.replace("-", "").lower()
-        if len(digits) < _PART_MIN or not set(digits) <= set(string.hexdigits):
-            raise ValueError(f"{part!r} is no part of a job id, expected {_PART_MIN} or more hex digits")
+        digits = part_of_id(part)
         with self._lock:
             found = (i for i in sorted(self._jobs) if i.hex().startswith(digits) or i.hex().endswith(digits))
             return list(islice(found, 2))
@@ -213,10 +209,9 @@ class MemoryStore:
         job = self._jobs.get(job_id)
         if job is None:
             return None
-        if job.status.state in _CANCELLABLE:
+        if job.status.state in CANCELLABLE:
             with self._moving(job) as status:
-                status.state = State.CANCELLED
-                status.ended_at = now
+                rules.cancelled(status, now=now)
         return job.status.state
 
     def _finish(self, outcome: Outcome) -> bool:
@@ -227,14 +222,13 @@ class MemoryStore:
         job.result = outcome.result
         job.error = outcome.error
         with self._moving(job) as status:
-            status.started_at = outcome.started_at
-            status.ended_at = outcome.ended_at
-            if outcome.state is State.PENDING:
-                crashed(status)
-            else:
-                status.state = outcome.state
-            if outcome.state is State.SCHEDULED:
-                status.due_at = outcome.due_at
+            rules.finished(
+                status,
+                state=outcome.state,
+                started_at=outcome.started_at,
+                ended_at=outcome.ended_at,
+                due_at=outcome.due_at,
+            )
         return True
 
     def _give_back(self, back: GiveBack, now: int) -> bool:
@@ -281,29 +275,26 @@ class MemoryStore:
     def _claim(self, job: _Job, worker: int, now: int) -> Claim:
         self._last_claim += 1
         with self._moving(job) as status:
-            claimed(status, claim=self._last_claim, worker=worker, now=now)
+            rules.claimed(status, claim=self._last_claim, worker=worker, now=now)
         return Claim(self._last_claim, worker, status.attempt, job.id, job.record)
 
     def _enqueue(self, job: _Job) -> None:
         """Put a job at the end of its queue."""
         self._last_sequence += 1
         with self._moving(job) as status:
-            status.state = State.PENDING
-            status.sequence = self._last_sequence
+            rules.queued(status, sequence=self._last_sequence)
 
     def _put_back(self, job: _Job, *, now: int, interrupted: bool) -> None:
         """Put a claimed job back to its place, or park it when that came too often."""
         with self._moving(job) as status:
-            put_back(status, interrupted=interrupted)
+            rules.put_back(status, now=now, interrupted=interrupted)
             if status.state is State.PARKED:
-                status.ended_at = now
                 job.error = INTERRUPTED_TOO_OFTEN
 
-    def _park(self, job: _Job) -> None:
-        """Park a job that its worker may still run; no later time than its start is known."""
+    def _park(self, job: _Job, now: int) -> None:
+        """Park a job that its worker may still run."""
         with self._moving(job) as status:
-            status.state = State.PARKED
-            status.ended_at = status.started_at
+            rules.parked(status, now=now)
         job.error = may_still_run(status.worker)
 
     def _claimed_job(self, job_id: bytes, claim: int) -> _Job | None:

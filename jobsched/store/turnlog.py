@@ -29,6 +29,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """What was done to a store: a turn applied, or else a recovery with these workers held."""
 
     turn: Turn | None
+    now: int = 0
     held: frozenset[int] = frozenset()
 
 
@@ -90,11 +91,11 @@ class RecordingStore:
             self.log.append(Entry(turn))
             return result
 
-    def recover(self, held: frozenset[int] = frozenset()) -> Recovered:
+    def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life and log that."""
         with self._lock:
-            recovered = self.store.recover(held)
-            self.log.append(Entry(None, held))
+            recovered = self.store.recover(now, held)
+            self.log.append(Entry(None, now, held))
             return recovered
 
     def in_progress(self) -> dict[int, list[bytes]]:
@@ -150,7 +151,7 @@ def replay(path: Path, store: JobStore) -> int:
     turns = 0
     for entry in read_log(path):
         if entry.turn is None:
-            store.recover(entry.held)
+            store.recover(entry.now, entry.held)
         else:
             store.apply(entry.turn)
             turns += 1

@@ -552,7 +552,7 @@ def test_recover_puts_back_what_was_in_progress(store, new_job):
     jobs = [new_job() for _ in range(3)]
     add(store, *jobs)
     old = claim(store, limit=2)
-    recovered = store.recover()
+    recovered = store.recover(NOW)
     assert (recovered.epoch, recovered.put_back) == (1, 2)
     assert store.in_progress() == {}
     now = status(store, jobs[0])
@@ -565,15 +565,15 @@ def test_recover_puts_back_what_was_in_progress(store, new_job):
 
 
 def test_every_recover_begins_a_new_epoch(store):
-    assert [store.recover().epoch for _ in range(3)] == [1, 2, 3]
+    assert [store.recover(NOW).epoch for _ in range(3)] == [1, 2, 3]
 
 
 def test_recover_parks_what_may_still_run(store, new_job):
     held_job, free_job = new_job(), new_job()
     add(store, held_job, free_job)
-    claim(store, worker=7, now=NOW + 3)
+    claim(store, worker=7)
     claim(store, worker=8)
-    assert store.recover(frozenset({7, 99})).put_back == 1
+    assert store.recover(NOW + 3, frozenset({7, 99})).put_back == 1
     stored = store.get(held_job.id)
     assert (stored.status.state, stored.status.ended_at) == (State.PARKED, NOW + 3)
     assert stored.error == may_still_run(7)
@@ -586,7 +586,7 @@ def test_too_many_recoveries_park_a_job(store, new_job):
     add(store, job)
     for turn in range(INTERRUPTION_LIMIT):
         claim(store, now=NOW + turn)
-        recovered = store.recover()
+        recovered = store.recover(NOW + turn)
     assert recovered.put_back == 0
     stored = store.get(job.id)
     assert (stored.status.state, stored.error) == (State.PARKED, INTERRUPTED_TOO_OFTEN)
@@ -732,15 +732,15 @@ def test_a_reopened_store_remembers_everything(reopen, new_job):
     waiting = [new_job(), new_job(), new_job(due_at=NOW + 99)]
     add(store, *waiting)
     [held] = claim(store, worker=3)
-    store.recover()
+    store.recover(NOW)
     store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])], decisions=[decision(1)]))
     before = [store.get(job.id) for job in settled + waiting]
-    stats, epoch, number = store.stats(), store.recover().epoch, held.number
+    stats, epoch, number = store.stats(), store.recover(NOW).epoch, held.number
     store = reopen()
     assert [store.get(job.id) for job in settled + waiting] == before
     assert store.stats() == stats
     assert store.decisions(9) == [decision(1)]
-    assert store.recover().epoch == epoch + 1
+    assert store.recover(NOW).epoch == epoch + 1
     resumed = store.apply(Turn(now=NOW, requests=[Request(jobs=[new_job()], resume=["mail"])]))
     assert resumed.next_due == NOW + 99
     numbers = [held.number for held in claim(store, limit=9)]

@@ -165,7 +165,7 @@ class StoresAgree(RuleBasedStateMachine):
         else:
             self.crash()
         if held is not None:
-            assert self.durable.recover(held) == self.model.recover(held)
+            assert self.durable.recover(self.now, held) == self.model.recover(self.now, held)
 
     def crash(self):
         """Go on with what kill -9 would leave: the files as they are, and no close."""

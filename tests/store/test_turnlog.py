@@ -39,9 +39,9 @@ def write(path, turns):
 def test_entries_come_back_in_their_order(path, turns):
     with TurnLog(path) as log:
         log.append(Entry(turns[0]))
-        log.append(Entry(None, frozenset({1, 7})))
+        log.append(Entry(None, 5, frozenset({1, 7})))
         log.append(Entry(turns[1]))
-    assert list(read_log(path)) == [Entry(turns[0]), Entry(None, frozenset({1, 7})), Entry(turns[1])]
+    assert list(read_log(path)) == [Entry(turns[0]), Entry(None, 5, frozenset({1, 7})), Entry(turns[1])]
 
 
 def test_every_kind_of_turn_comes_back(path, turns):
@@ -104,7 +104,7 @@ def test_what_a_recording_store_did_can_be_replayed(path, store, turns):
     for turn in turns:
         recording.apply(turn)
     [held] = recording.apply(Turn(now=9, release=9, slots=[Slot("mail", 3, 9)])).claims
-    recording.recover(frozenset({3}))
+    recording.recover(5, frozenset({3}))
     recording.log.close()
     again = MemoryStore()
     assert replay(path, again) == len(turns) + 1
@@ -112,7 +112,7 @@ def test_what_a_recording_store_did_can_be_replayed(path, store, turns):
     assert again.stats() == store.stats()
     for job in turns[0].requests[0].jobs:
         assert again.get(job.id) == store.get(job.id)
-    assert again.recover() == store.recover()
+    assert again.recover(5) == store.recover(5)
 
 
 def test_a_turn_that_failed_is_not_logged(path):
