@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -89,10 +90,10 @@ def task(
     ``module:function``, so that a task can move without losing its jobs.
     Raises InvalidOption for a function that no worker could import, and for wrong values.
     """
-    if max_retries is not None and max_retries < 0:
+    if max_retries is not None and (not isinstance(max_retries, int) or max_retries < 0):
         raise InvalidOption(f"max_retries must be 0 or more, got {max_retries!r}")
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and seconds <= 0:
+    if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
         raise InvalidOption(f"timeout must be more than 0, got {timeout!r}")
 
     def define(function: Callable[..., Any]) -> Task[..., Any]:

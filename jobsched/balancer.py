@@ -54,7 +54,7 @@ class Balancer:
         """
         balancer = self._config.balancer
         self._due_at = now + balancer.every_s
-        backlog = {name: _backlog(stats.get(name)) + upcoming.get(name, 0) for name in self._supervisors}
+        backlog = {name: _backlog(stats.get(name), upcoming.get(name, 0)) for name in self._supervisors}
         before = {name: supervisor.target for name, supervisor in self._supervisors.items()}
         self._note_starved(now, backlog, before)
         demands = {name: self._demand(name, count, now) for name, count in backlog.items()}
@@ -99,8 +99,8 @@ class Balancer:
         )
 
 
-def _backlog(stats: CategoryStats | None) -> int:
+def _backlog(stats: CategoryStats | None, upcoming: int = 0) -> int:
     """Count what workers could do: nothing of a paused category can start."""
     if stats is None:
-        return 0
-    return stats[State.IN_PROGRESS] + (0 if stats.paused else stats[State.PENDING])
+        return upcoming
+    return stats[State.IN_PROGRESS] + (0 if stats.paused else stats[State.PENDING] + upcoming)

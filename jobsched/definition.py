@@ -61,8 +61,8 @@ class TaskDefinition:
         """The annotated type of each parameter that msgspec can convert to."""
         try:
             hints = typing.get_type_hints(self.function, include_extras=True)
-        except (NameError, TypeError, AttributeError):
-            return {}  # annotations that only a type checker understands
+        except Exception:  # noqa: BLE001 (evaluates the user's annotations)
+            return {}  # only a type checker understands them
         return {
             name: hints[name]
             for name in self.signature.parameters
@@ -91,9 +91,19 @@ class TaskDefinition:
         elif form is inspect.Parameter.VAR_KEYWORD:
             kind = dict[str, kind]
         try:
-            return msgspec.convert(value, kind)
-        except msgspec.ValidationError as error:
+            return msgspec.convert(value, kind, dec_hook=_cannot_build)
+        except _NotBuilt:
+            return value
+        except Exception as error:  # noqa: BLE001 (a class of the user's may refuse its values)
             raise ArgumentError(f"args.{name} of task {self.name!r}: {error}") from None
+
+
+class _NotBuilt(Exception):
+    """A class that msgspec has no rule for: the task gets the plain value."""
+
+
+def _cannot_build(kind: type, _: Any) -> Any:
+    raise _NotBuilt(kind)
 
 
 def _is_convertible(kind: Any) -> bool:

@@ -29,12 +29,14 @@ from jobsched.errors import (
     ResultTimeout,
     rebuilt,
 )
-from jobsched.job import JobRecord, State, format_id
+from jobsched.job import JobRecord, State, format_id, new_id
 from jobsched.options import (
     checked_args,
     checked_at,
+    checked_category,
     checked_delay,
     checked_id,
+    checked_kwargs,
     checked_name,
     checked_priority,
     checked_retries,
@@ -206,10 +208,10 @@ class Dispatcher:
         """Check and encode a job without dispatching it. Takes and raises what `dispatch` does."""
         if isinstance(task, functools.partial):
             args = (*task.args, *args)
-            kwargs = {**task.keywords, **(kwargs or {})}
+            kwargs = {**task.keywords, **checked_kwargs(kwargs)}
             task = task.func
         definition, task_name = self._identify(task)
-        args, kwargs = checked_args(args), kwargs or {}
+        args, kwargs = checked_args(args), checked_kwargs(kwargs)
         if definition is not None:
             definition.check(args, kwargs)
         names = definition.parameters if definition else ()
@@ -217,10 +219,10 @@ class Dispatcher:
         category = category or (definition.category if definition else None)
         if category is None:
             raise InvalidOption(f"task {task_name!r} has no category of its own: pass one")
-        self.config.category(category)
+        self.config.category(checked_category(category))
         default = definition.priority if definition else 0
         return PreparedJob(
-            id=checked_id(id),
+            id=new_id() if id is None else checked_id(id),
             task=task_name,
             category=category,
             priority=checked_priority(default if priority is None else priority),
@@ -317,7 +319,10 @@ class Dispatcher:
             return definition.name
         script = getattr(sys.modules["__main__"], "__file__", None)
         for configured in self.config.tasks if script else ():
-            spec = find_spec(configured)
+            try:
+                spec = find_spec(configured)
+            except ModuleNotFoundError:  # its package is not on this script's path
+                continue
             if spec and spec.origin and Path(spec.origin).resolve() == Path(script or "").resolve():
                 return f"{configured}:{qualname}"
         raise InvalidOption(

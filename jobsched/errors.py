@@ -64,6 +64,10 @@ __all__ = [
 class JobschedError(Exception):
     """Base of every error that jobsched raises."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Its message is built from facts: pickle must not hand the message to __init__.
+        return _revived, (type(self), self.args), vars(self)
+
 
 class ConfigError(JobschedError):
     """The configuration cannot be used. `problems` holds every problem found, each with its place."""
@@ -214,6 +218,12 @@ def rebuilt(kind: str, message: str) -> JobschedError:
     kind_of = found if isinstance(found, type) and issubclass(found, JobschedError) else JobschedError
     error = kind_of.__new__(kind_of)
     Exception.__init__(error, message)
+    return error
+
+
+def _revived(kind: type[JobschedError], args: tuple[object, ...]) -> JobschedError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, *args)
     return error
 
 

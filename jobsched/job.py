@@ -123,6 +123,10 @@ class _IdSource:
         self._lock = threading.Lock()
         self._last = 0  # the 60-bit time of the last id; any thread, under the lock
 
+    def unlock(self) -> None:
+        """Begin with a new lock, in a forked child; its ids go on from the parent's."""
+        self._lock = threading.Lock()
+
     def next(self) -> bytes:
         nanos = time.time_ns()
         millis, rest = divmod(nanos, 1_000_000)
@@ -134,6 +138,14 @@ class _IdSource:
 
 
 _ids = _IdSource()
+
+
+def _free_in_child() -> None:
+    """Renew the lock: a thread that is not here may have held it at the fork."""
+    _ids.unlock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
 
 
 def new_id() -> bytes:

@@ -362,9 +362,20 @@ class Node:
                 worker.is_ready = True
                 self._is_eager = True
             else:
-                self._reception.take(worker, message)
+                self._take(worker, message)
+
+    def _take(self, worker: WorkerLink, message: wire.Ask | wire.Look) -> None:
+        try:
+            self._reception.take(worker, message)
+        except WireError as error:
+            log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, error)
+            self._pool.preloader.kill(worker.number)
 
     def _finish(self, worker: WorkerLink, outcome: Outcome) -> None:
+        if not worker.held or worker.held[0].claim != outcome.claim:
+            log.warning("killing worker %d: it ended a job that it does not hold", worker.number & 0xFFFFFFFF)
+            self._pool.preloader.kill(worker.number)
+            return
         worker.held.popleft()
         worker.progress_at = self._clock.monotonic()
         supervisor = self._supervisors[worker.serving or worker.home]
@@ -385,9 +396,10 @@ class Node:
         elif running is not None and exited is not None:
             started = at - int((now - worker.progress_at) * MICROSECONDS)
             self._outcomes.append(crash_outcome(running, exited, started, at))
-        if exited is not None and (running is not None or not worker.is_leaving):
+        is_done = running is None and exited is not None and exited.status == 0
+        if exited is not None and not is_done and (running is not None or not worker.is_leaving):
             culprit = worker.home if running is None else worker.serving or worker.home
-            wait = self._supervisors[culprit].died(now)
+            wait = self._supervisors[culprit].died(now, running.job if running else None)
             log.warning(
                 "worker %d of category=%s was %s; replaced in %g s",
                 worker.number & 0xFFFFFFFF, culprit, cause_of_death(exited), wait,

@@ -4,21 +4,22 @@ expected.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from jobsched import definition as tasks
 from jobsched.clock import to_micros
 from jobsched.errors import ArgumentError, InvalidOption, nearest
-from jobsched.job import new_id, parse_id
+from jobsched.job import parse_id
 
 __all__ = [
     "checked_args",
     "checked_at",
+    "checked_category",
     "checked_delay",
     "checked_id",
+    "checked_kwargs",
     "checked_name",
     "checked_priority",
     "checked_retries",
@@ -28,13 +29,30 @@ __all__ = [
 _PRIORITY_LIMIT = 30_000
 _MAX_DELAY_S = 50 * 366 * 86_400.0
 _MAX_LABEL = 200
+_RETRY_LIMIT = 1_000_000  # as in categories.toml
 
 
 def checked_args(args: Any) -> Sequence[Any]:
     """Return positional arguments. Raises ArgumentError for what is no sequence of them."""
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise ArgumentError(f"args must be a tuple or list of positional arguments, got {args!r}")
-    return args
+    return args if isinstance(args, list | tuple) else tuple(args)
+
+
+def checked_kwargs(kwargs: Any) -> Mapping[str, Any]:
+    """Return keyword arguments. Raises ArgumentError for what has no names."""
+    if kwargs is None:
+        return {}
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise ArgumentError(f"kwargs must be a dict of arguments by name, got {kwargs!r}")
+    return kwargs
+
+
+def checked_category(name: Any) -> str:
+    """Return a category's name. Raises InvalidOption for what is none, like a delay in its place."""
+    if not isinstance(name, str):
+        raise InvalidOption(f"category must be a name, got {name!r}")
+    return name
 
 
 def checked_task_name(name: str) -> str:
@@ -51,10 +69,8 @@ def checked_task_name(name: str) -> str:
     return name
 
 
-def checked_id(text: str | None) -> bytes:
-    """Return the bytes of an id, a new one without. Raises InvalidOption."""
-    if text is None:
-        return new_id()
+def checked_id(text: str) -> bytes:
+    """Return the bytes of an id. Raises InvalidOption."""
     try:
         return parse_id(text)
     except (ValueError, AttributeError, TypeError):
@@ -64,7 +80,7 @@ def checked_id(text: str | None) -> bytes:
 def checked_delay(delay: float | timedelta, at: datetime | None) -> float:
     """Return a delay in seconds. Raises InvalidOption."""
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or math.isnan(seconds):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124 (nan)
         raise InvalidOption(f"delay must be seconds or a timedelta, got {delay!r}")
     if seconds < 0:
         raise InvalidOption(f"delay must not be negative, got {delay!r}")
@@ -98,13 +114,26 @@ def checked_priority(priority: int) -> int:
 
 def checked_retries(count: int | None) -> int | None:
     """Return a number of retries. Raises InvalidOption."""
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
-        raise InvalidOption(f"max_retries must be a whole number of 0 or more, got {count!r}")
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _RETRY_LIMIT:
+        raise InvalidOption(f"max_retries must be a whole number from 0 to {_RETRY_LIMIT:,}, got {count!r}")
     return count
 
 
 def checked_name(name: str | None) -> str | None:
     """Return a job's label. Raises InvalidOption."""
-    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= _MAX_LABEL):
+    if name is None:
+        return None
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_LABEL or not _is_text(name):
         raise InvalidOption(f"name must be 1 to {_MAX_LABEL} characters, got {name!r}")
     return name
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be stored: half a surrogate pair cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

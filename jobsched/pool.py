@@ -169,6 +169,7 @@ class Pool:
             if borrower is None:
                 home = self._supervisors[worker.home]
                 if self._admits(home, serving):
+                    serving[worker.home] += 1
                     slots.append(Slot(worker.home, worker.number, home.room(worker, now, commit_s)))
                 continue
             at_home[worker.home] -= 1

@@ -23,6 +23,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def delay(self, retry: int, rng: random.Random) -> float:
         """Return the seconds to wait before the given retry (from 1)."""
-        # Capped exponent: 2.0 ** 2000 would raise OverflowError long after the cap is reached.
-        wait = min(self.cap, self.base * self.factor ** min(retry - 1, 64))
+        try:
+            wait = min(self.cap, self.base * self.factor ** (retry - 1))
+        except OverflowError:  # as 2.0 ** 2000, long after the cap is reached
+            wait = self.cap
         return wait * (1 + self.jitter * rng.uniform(-1, 1))

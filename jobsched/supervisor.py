@@ -30,7 +30,8 @@ class Supervisor:
         self.settings = settings
         self.target = 0
         self.mean_run_s: float | None = None
-        self.deaths = 0  # since a job last ended
+        self.deaths = 0  # since a job last ended, or another one was the culprit
+        self._culprit: bytes | None = None
         self.restart_at = 0.0  # monotonic; no worker is started before
 
     def ran(self, seconds: float) -> None:
@@ -39,12 +40,17 @@ class Supervisor:
         self.mean_run_s = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         self.deaths = 0
 
-    def died(self, now: float) -> float:
-        """Note that a worker died before its time; return the seconds until it may be replaced.
+    def died(self, now: float, job: bytes | None = None) -> float:
+        """Note that a worker died before its time, while it ran `job` if any; return the seconds until
+        it may be replaced.
 
         The first is replaced at once. After that each waits twice as long as the one before, until
-        a job ends again: a crash loop must not take the machine from the other categories.
+        a job ends or another job kills: a crash loop must not take the machine from the other
+        categories, nor a few deadly jobs, which are quarantined soon, hold up the good ones.
         """
+        if job is not None and job != self._culprit:
+            self.deaths = 0
+        self._culprit = job
         self.deaths += 1
         wait = 0.0
         if self.deaths > _FREE_DEATHS:

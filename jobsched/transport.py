@@ -288,59 +288,53 @@ class Courier:
         self._exchange = exchange
         self._lock = threading.Lock()
         self._waiting: list[_Parcel] = []  # any thread, under the lock
-        self._led = False  # likewise
-        self._heir: _Parcel | None = None  # likewise: woken to lead, and not yet leading
+        self._leader: _Parcel | None = None  # likewise: who leads, or was woken to lead
 
     def call(self, request: Request) -> Reply:
         """Have one request applied; it is on disk on return."""
         parcel = _Parcel(request)
-        with self._lock:
-            self._waiting.append(parcel)
-            leads, self._led = not self._led, True
-        if not leads:
-            self._wait(parcel)
-        if not parcel.arrived:
-            self._lead()
+        try:
+            with self._lock:
+                self._waiting.append(parcel)
+                self._leader = self._leader or parcel
+                leads = self._leader is parcel
+            if not leads:
+                parcel.wake.acquire()
+            if not parcel.arrived:
+                self._lead()
+        finally:  # an interrupted thread must not take the lead with it
+            with self._lock:
+                if not parcel.arrived and parcel in self._waiting:
+                    self._waiting.remove(parcel)
+                if self._leader is parcel:
+                    self._bequeath()
         if parcel.error is not None:
             raise parcel.error
         assert parcel.reply is not None
         return parcel.reply
 
-    def _wait(self, parcel: _Parcel) -> None:
-        """Sleep until woken with the reply, or to lead. An interrupted thread must not take the lead
-        with it.
-        """
-        try:
-            parcel.wake.acquire()
-        except BaseException:
-            with self._lock:
-                if parcel in self._waiting:
-                    self._waiting.remove(parcel)
-                if self._heir is parcel:
-                    self._bequeath()
-            raise
-
     def _bequeath(self) -> None:
         """Wake the next one to lead, if anybody waits. Under the lock."""
-        self._heir = self._waiting[0] if self._waiting else None
-        self._led = self._heir is not None
-        if self._heir is not None:
-            self._heir.wake.release()
+        self._leader = self._waiting[0] if self._waiting else None
+        if self._leader is not None:
+            self._leader.wake.release()
 
     def _lead(self) -> None:
         with self._lock:
-            self._heir = None
             batch, self._waiting = self._waiting, []
         try:
             for parcel, reply in zip(batch, self._exchange([p.request for p in batch]), strict=True):
                 parcel.reply = reply
-        except BaseException as error:  # noqa: BLE001 (each thread raises it as its own)
+        except Exception as error:  # noqa: BLE001 (each thread raises it as its own)
             for parcel in batch:
                 parcel.error = error
-        for parcel in batch:
-            parcel.wake.release()
-        with self._lock:
-            self._bequeath()
+        except BaseException:
+            for parcel in batch:
+                parcel.error = Unavailable("the thread that sent it was interrupted: outcome unknown")
+            raise
+        finally:
+            for parcel in batch:
+                parcel.wake.release()
 
 
 # Set once by a worker process: there the node's socket pair is the only way. Read by every thread.

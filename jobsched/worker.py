@@ -39,6 +39,7 @@ from jobsched.store.base import Claim, Outcome, Reply, Request, StoredJob
 __all__ = ["JobTimeout", "Worker"]
 
 _MAX_TRACEBACK = 64 << 10
+_SOON_S = 0.001
 _NOTHING = b"\xc0"  # the return value None
 
 
@@ -61,6 +62,7 @@ class Link:
         self._answers: dict[int, Reply | StoredJob | None] = {}
         self.claims: deque[Claim] = deque()
         self.generation = 0
+        self.is_in_frame = False  # whether an exception now would cut a frame; the main thread's
 
     def is_behind(self, generation: int) -> bool:
         """Whether a `Drop` that was sent before a token of that generation is still to be read.
@@ -72,16 +74,28 @@ class Link:
     def send(self, message: msgspec.Struct) -> None:
         """Send a message. Raises ConnectionError when the node is gone."""
         with self._lock:
-            self._socket.sendall(wire.frame(message))
+            self._send(wire.frame(message))
+
+    def _send(self, data: bytes) -> None:
+        self.is_in_frame = True
+        try:
+            self._socket.sendall(data)
+        finally:
+            self.is_in_frame = False
 
     def receive(self) -> None:
         """Wait for what comes next, and sort it."""
         with self._lock:
-            data = self._socket.recv(1 << 18)
-            if not data:
-                raise ConnectionResetError("the node is gone")
-            for body in self._frames.feed(data):
-                self._sort(self._decode(body))
+            self._socket.recv(1, socket.MSG_PEEK)  # the wait, in which a job's time may run out
+            self.is_in_frame = True
+            try:
+                data = self._socket.recv(1 << 18)
+                if not data:
+                    raise ConnectionResetError("the node is gone")
+                for body in self._frames.feed(data):
+                    self._sort(self._decode(body))
+            finally:
+                self.is_in_frame = False
 
     def _sort(self, message: wire.ToWorker) -> None:
         if isinstance(message, wire.Work):
@@ -103,7 +117,7 @@ class Link:
                 self._number += 1
                 numbers.append(self._number)
                 for data in wire.ask_frames(self._number, request):
-                    self._socket.sendall(data)
+                    self._send(data)
             return [self._await(number, None) for number in numbers]  # type: ignore[misc]
 
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
@@ -146,10 +160,15 @@ class Worker:
         self._clock = clock or SystemClock()
         self._rng = random.Random()  # noqa: S311 (spreads retries, keeps no secret)
         self._runner: asyncio.Runner | None = None
+        self._was_cut = False
         self._timed = 0  # the claim that a SIGALRM may interrupt; set and read by the main thread
 
     def run(self) -> None:
-        """Run jobs until the node closes the token pipe, or is gone."""
+        """Run jobs until the node closes the token pipe, or is gone.
+
+        Also until a job has been cut off by its timeout: it may have left anything half done, so
+        another process takes over.
+        """
         signal.signal(signal.SIGALRM, self._on_alarm)
         link = self._link
         link.send(wire.Ready(os.getpid()))
@@ -158,6 +177,8 @@ class Worker:
                 while link.is_behind(token[0]) or not link.claims:
                     link.receive()
                 link.send(wire.Done(self._run(link.claims.popleft())))
+                if self._was_cut:
+                    break
         if self._runner is not None:
             self._runner.close()
 
@@ -225,7 +246,9 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_alarm(self, *_: object) -> None:
-        if self._timed:
+        if self._timed and self._link.is_in_frame:
+            signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+        elif self._timed:
             raise JobTimeout
 
     def _call_async(self, coroutine: Any, timeout_s: float | None) -> Any:
@@ -258,6 +281,7 @@ class Worker:
         self, claim: Claim, record: JobRecord, definition: TaskDefinition, started: int, error: BaseException
     ) -> Outcome:
         ended = self._clock.now()
+        self._was_cut = isinstance(error, JobTimeout)
         why = JobError(_cause(error), _traceback(error))
         retries = next(
             count

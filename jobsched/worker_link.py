@@ -166,8 +166,8 @@ class WorkerLink:
                 del self._unsent[:sent]
         except BlockingIOError:
             pass
-        except ConnectionError:
-            self._unsent.clear()
+        except OSError:
+            self._unsent.clear()  # it is gone, perhaps buried since it asked
 
     @property
     def has_unsent(self) -> bool:

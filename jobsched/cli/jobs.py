@@ -37,7 +37,7 @@ def jobs(
 ) -> None:
     """List jobs.
 
-    Ended ones newest first, waiting ones in the order of their queues.
+    Newest first; with --state, waiting ones in the order of their queues.
 
     Examples:
       jobsched jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -14,6 +15,8 @@ __all__ = ["make_private", "refuse_network"]
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre"}
 )
+
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how the mount table writes blanks and the like
 
 
 def make_private(path: Path) -> None:
@@ -52,7 +55,7 @@ def refuse_network(path: Path, mounts: Path) -> None:
     real = path.resolve()
     best, kind = "", ""
     for fields in (line.split() for line in lines):
-        place = fields[1].replace("\\040", " ")
+        place = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[1])
         if real.is_relative_to(place) and len(place) >= len(best):
             best, kind = place, fields[2]
     if kind in _NETWORK:

@@ -29,7 +29,7 @@ def test_a_store_that_does_not_exist_holds_no_jobs_and_is_not_made(project):
 def test_jobs_lists_full_ids(project, three):
     rows = project("jobs").out.splitlines()
     assert rows[0].split() == ["id", "task", "category", "state", "try", "age/due"]
-    assert [row.split()[0] for row in rows[1:]] == three
+    assert [row.split()[0] for row in rows[1:]] == three[::-1]
     assert rows[2].split()[3:] == ["scheduled", "0", "in", "1h"]
 
 
@@ -108,8 +108,8 @@ def test_a_table_fits_a_terminal_and_keeps_the_ids_whole(project, three):
     shown = project.at_a_terminal("jobs")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert all(len(line) <= 80 for line in lines)
-    assert [line.split()[0] for line in lines[1:4]] == three
-    assert lines[4].split()[2:5] == ["reports", "pending", "0"]
+    assert [line.split()[0] for line in lines[2:5]] == three[::-1]
+    assert lines[1].split()[2:5] == ["reports", "pending", "0"]
 
 
 def test_what_a_job_carries_cannot_steer_the_terminal(project):

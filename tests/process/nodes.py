@@ -245,6 +245,11 @@ class Project:
         with self.store() as store:
             return sum(stats[state] for stats in store.stats().values())
 
+    def is_settled(self) -> bool:
+        """Say whether no job waits or runs."""
+        with self.store() as store:
+            return not any(sum(stats.counts[: State.COMPLETED]) for stats in store.stats().values())
+
     def ids(self) -> list[str]:
         """Return the ids of all jobs in the store, in the order of their dispatch."""
         found: list[str] = []

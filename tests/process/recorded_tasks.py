@@ -6,7 +6,7 @@ counted, ordered, and compared with what the store says.
 
 import asyncio
 import dataclasses
-import datetime
+import datetime as dt
 import fcntl
 import os
 import signal
@@ -59,23 +59,29 @@ def mark(label: str, seconds: float = 0.0) -> str:
     return label
 
 
-@task
-def alone(label: str, seconds: float = 0.0) -> None:
-    """Like `mark`, and notes an `overlap` if another run of the same job is still there."""
-    lock = os.open(HERE / f"lock-{label}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextmanager
+def recorded_alone(label: str) -> Iterator[None]:
+    """Also note an `overlap` if another run of the same job is still there."""
+    lock = os.open(HERE / f"lock-{current_job().id}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         note("overlap", label)
     with recorded(label):
-        time.sleep(seconds)
+        yield
     os.close(lock)
+
+
+@task
+def alone(label: str) -> None:
+    with recorded_alone(label):
+        pass
 
 
 @task
 def until(label: str, gate: str) -> str:
     """Run until the file `gate` is there."""
-    with recorded(label):
+    with recorded_alone(label):
         wait_for(HERE / gate)
     return label
 
@@ -115,7 +121,9 @@ def dispatch_and_die(label: str, category: str, gate: str) -> None:
     with recorded(label):
         wait_for(HERE / gate)
         arguments = {"args": (f"{label}-poured",)}
-        threading.Thread(target=dispatch, args=("tasks:mark", category), kwargs=arguments, daemon=True).start()
+        threading.Thread(
+            target=dispatch, args=("tasks:mark", category), kwargs=arguments, daemon=True
+        ).start()
         time.sleep(0.05)
         os._exit(9)
 
@@ -201,5 +209,5 @@ class Parcel:
 
 
 @task
-def typed(who: uuid.UUID, when: datetime.datetime, parcel: Parcel) -> list[str]:
+def typed(who: uuid.UUID, when: dt.datetime, parcel: Parcel) -> list[str]:
     return [type(who).__name__, type(when).__name__, type(parcel).__name__, type(parcel.tags).__name__]

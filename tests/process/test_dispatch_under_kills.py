@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import random
-import time
 from collections import Counter
 
 from nodes import eventually, scaled
@@ -29,7 +28,9 @@ def dispatch_away(config, client, count, promised):
             jobs = dispatcher.dispatch_many(
                 [dispatcher.prepare("tasks:mark", "reports", args=(label,)) for label in labels]
             )
-        os.write(log, "".join(f"{job.id} {label}\n" for job, label in zip(jobs, labels, strict=True)).encode())
+        os.write(
+            log, "".join(f"{job.id} {label}\n" for job, label in zip(jobs, labels, strict=True)).encode()
+        )
     dispatcher.close()
 
 
@@ -49,8 +50,9 @@ def test_every_dispatch_that_returned_is_one_job_and_is_done(project):
             node = project.start()
             before = size_of(promised)
             eventually(
-                lambda before=before: size_of(promised) > before + 30_000
-                or not any(client.is_alive() for client in clients),
+                lambda before=before: (
+                    size_of(promised) > before + 30_000 or not any(client.is_alive() for client in clients)
+                ),
                 30,
             )
             node.kill()
@@ -58,8 +60,10 @@ def test_every_dispatch_that_returned_is_one_job_and_is_done(project):
             directly = size_of(promised)
             if kills % 2:  # sometimes there is no node for a while
                 eventually(
-                    lambda directly=directly: size_of(promised) > directly + 5000
-                    or not any(client.is_alive() for client in clients),
+                    lambda directly=directly: (
+                        size_of(promised) > directly + 5000
+                        or not any(client.is_alive() for client in clients)
+                    ),
                     30,
                 )
     finally:

@@ -8,7 +8,6 @@ from nodes import Project, eventually, is_running, scaled
 
 from jobsched.job import State
 
-
 LANES = {"quick": {"max_workers": 1}, "slow": {"max_workers": 1}}
 KILLS = 3
 

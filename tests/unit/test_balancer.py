@@ -109,7 +109,6 @@ def test_a_paused_category_has_no_demand_but_for_what_still_runs(bench):
     assert it.balancer.last.backlog == {"mail": 1, "reports": 4}
 
 
-@pytest.mark.xfail(reason="jobs soon due are counted although their category is paused")
 def test_what_is_soon_due_in_a_paused_category_is_no_demand(bench):
     it = bench()
     it.step(0, {"mail": 100}, mail=stats(scheduled=100, paused=True), reports=stats(pending=4))

@@ -119,7 +119,7 @@ def test_other_values_travel_in_their_plain_form(value, form):
 @pytest.mark.parametrize(
     ("args", "kwargs", "path"),
     [
-        ([Connection()], {}, "args.to of task 'm:send': a test_codec.Connection cannot be sent"),
+        ([Connection()], {}, f"args.to of task 'm:send': a {__name__}.Connection cannot be sent"),
         ([1, 2, Connection()], {}, "args[2] of task"),
         ([], {"user": User("ada", Connection())}, "args.user.conn of task"),
         ([], {"user": {"conn": Connection()}}, "args.user.conn of task"),
@@ -146,8 +146,8 @@ def test_a_bad_argument_is_named_by_its_path(args, kwargs, path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Connection(), "result: a test_codec.Connection cannot be sent"),
-        ({"rows": [{"conn": Connection()}]}, "result.rows[0].conn: a test_codec.Connection"),
+        (Connection(), f"result: a {__name__}.Connection cannot be sent"),
+        ({"rows": [{"conn": Connection()}]}, f"result.rows[0].conn: a {__name__}.Connection"),
         (2**64, "result: can't serialize ints"),
         (cycle(), "contains itself"),
         ((n for n in range(3)), "result: a builtins.generator cannot be sent"),

@@ -191,7 +191,6 @@ def test_an_interrupted_leader_hands_the_lead_on(courier, post, queue_up):
     assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
 
 
-@pytest.mark.xfail(reason="between taking the lead and leading, an interrupted thread keeps it for ever")
 def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(courier, monkeypatch):
     def interrupted() -> None:
         raise Interrupted

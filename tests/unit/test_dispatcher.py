@@ -30,15 +30,14 @@ from jobsched.errors import (
     UnknownTask,
 )
 from jobsched.job import MAX_PAYLOAD, JobError, JobRecord, JobStatus, State, new_id
-from jobsched.store.base import Accepted, NewJob, Outcome, Query, Refused, Slot, StoredJob, Turn
+from jobsched.store.base import Accepted, NewJob, Outcome, Query, Refused, Request, Slot, StoredJob, Turn
 from jobsched.store.lmdb import open_store
+from jobsched.transport import Gateway
 
+SEND = f"{__name__}:send"
 NOW = 1_750_000_000_000_000
 DAY_S = 86_400
-CONFIG = "tasks = ['test_dispatcher']\n[categories.mail]\n[categories.reports]\n"
-
-
-unchecked = pytest.mark.xfail(reason="it passes the checks and fails later, or ends in an error of Python's")
+CONFIG = "tasks = ['shop.tasks']\n[categories.mail]\n[categories.reports]\n"
 
 
 class FixedClock:
@@ -135,7 +134,7 @@ def test_a_job_carries_all_that_its_run_needs(jobs, sent):
         send, "reports", args=("ada",), kwargs={"subject": "hi"}, priority=-2, max_retries=1, name="a name"
     )
     (new,) = sent.jobs
-    assert (new.id, new.task, new.category, new.priority) == (job._id, "test_dispatcher:send", "reports", -2)
+    assert (new.id, new.task, new.category, new.priority) == (job._id, SEND, "reports", -2)
     assert new.due_at == 0
     record = sent.record
     assert (record.id, record.task, record.category, record.priority) == (
@@ -168,10 +167,10 @@ def test_a_partial_adds_its_arguments_in_front(jobs, sent):
 
 
 def test_a_known_name_has_the_tasks_defaults_and_its_signature(jobs, sent):
-    jobs.dispatch("test_dispatcher:send", args=("ada",))
+    jobs.dispatch(SEND, args=("ada",))
     assert (sent.record.category, sent.record.priority) == ("mail", 3)
     with pytest.raises(ArgumentError, match="missing a required argument: 'to'"):
-        jobs.dispatch("test_dispatcher:send")
+        jobs.dispatch(SEND)
 
 
 def test_a_name_that_this_process_does_not_know_needs_a_category(jobs, sent):
@@ -245,15 +244,15 @@ def test_at_is_an_instant_and_one_in_the_past_is_due(jobs, sent, at, due_at):
         ({"priority": -30_001}, "priority must be"),
         ({"priority": 1.5}, "priority must be"),
         ({"priority": True}, "priority must be"),
-        ({"max_retries": -1}, "max_retries must be a whole number of 0 or more, got -1"),
+        ({"max_retries": -1}, r"max_retries must be a whole number .*, got -1"),
         ({"max_retries": 1.5}, "max_retries must be"),
         ({"max_retries": True}, "max_retries must be"),
         ({"name": ""}, "name must be 1 to 200 characters, got ''"),
         ({"name": "x" * 201}, "name must be 1 to 200 characters"),
         ({"name": 5}, "name must be 1 to 200 characters"),
-        pytest.param({"delay": 10**400}, "delay must be at most 50 years", marks=unchecked),
-        pytest.param({"max_retries": 10**30}, "max_retries must be", marks=unchecked),
-        pytest.param({"name": "\ud800"}, "name must be", marks=unchecked),
+        ({"delay": 10**400}, "delay must be at most 50 years"),
+        ({"max_retries": 10**30}, "max_retries must be"),
+        ({"name": "\ud800"}, "name must be"),
         ({"id": "0198"}, "id must be a UUID, got '0198'"),
         ({"id": ""}, "id must be a UUID"),
         ({"id": 5}, "id must be a UUID, got 5"),
@@ -282,18 +281,18 @@ def test_the_limits_themselves_are_accepted(jobs, sent, options):
 @pytest.mark.parametrize(
     ("task_like", "message"),
     [
-        ("test_dispatcher", "expected a task's name as module:function, got 'test_dispatcher'"),
-        ("test_dispatcher:", "as module:function, got 'test_dispatcher:'"),
-        ("test_dispatcher.send", "got 'test_dispatcher.send', did you mean 'test_dispatcher:send'?"),
+        ("tasks", "expected a task's name as module:function, got 'tasks'"),
+        ("tasks:", "as module:function, got 'tasks:'"),
+        (SEND.replace(":", "."), f", did you mean {SEND!r}?"),
         (":send", "as module:function, got ':send'"),
         ("shop tasks:send", "as module:function, got 'shop tasks:send'"),
         ("shop:tasks:send", "as module:function, got 'shop:tasks:send'"),
         ("shop..tasks:send", "as module:function, got 'shop..tasks:send'"),
-        (undecorated, "test_dispatcher:undecorated is not a task: put @task above it"),
+        (undecorated, f"{__name__}:undecorated is not a task: put @task above it"),
         (lambda: 1, "cannot be imported by a worker"),
         (5, "task must be a task, a partial of one, or a name, got 5"),
         (None, "task must be a task, a partial of one, or a name, got None"),
-        (homeless, "task 'test_dispatcher:homeless' has no category of its own: pass one"),
+        (homeless, f"task '{__name__}:homeless' has no category of its own: pass one"),
     ],
 )
 def test_what_is_no_task_here_is_refused(jobs, sent, task_like, message):
@@ -311,7 +310,6 @@ def test_an_unknown_category_is_refused_with_the_nearest_name(jobs, sent):
 
 
 @pytest.mark.parametrize("category", [5, 2.5, ["mail"]])
-@unchecked
 def test_a_category_that_is_no_text_is_refused(jobs, sent, category):
     with pytest.raises(InvalidOption, match="category"):
         jobs.dispatch(send, category, args=("ada",))
@@ -319,7 +317,6 @@ def test_a_category_that_is_no_text_is_refused(jobs, sent, category):
 
 
 @pytest.mark.parametrize("kwargs", ["ada", [("to", "ada")], 5, {1: "ada"}])
-@unchecked
 def test_keyword_arguments_of_an_unknown_task_need_names_too(jobs, sent, kwargs):
     with pytest.raises(ArgumentError, match="kwargs"):
         jobs.dispatch("shop.tasks:send", "mail", kwargs=kwargs)
@@ -335,7 +332,7 @@ def test_keyword_arguments_of_an_unknown_task_need_names_too(jobs, sent, kwargs)
         ({"args": 5}, "args must be a tuple or list"),
         ({"args": ("a", "b", "c")}, "too many positional arguments"),
         ({"kwargs": {"too": "ada"}}, "missing a required argument: 'to'"),
-        ({"args": ("ada", object())}, "args.subject of task 'test_dispatcher:send': a builtins.object"),
+        ({"args": ("ada", object())}, f"args.subject of task '{SEND}': a builtins.object"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(jobs, sent, options, message):
@@ -474,7 +471,7 @@ def test_a_handle_shows_its_id(jobs):
     assert jobs.job("0198E0A0000070008000000000000001") == job
 
 
-@pytest.mark.parametrize("text", ["", "0198", "no id", pytest.param(None, marks=unchecked)])
+@pytest.mark.parametrize("text", ["", "0198", "no id", None])
 def test_a_handle_needs_a_whole_id(jobs, text):
     with pytest.raises(InvalidOption, match="id must be a UUID"):
         jobs.job(text)
@@ -577,10 +574,12 @@ def test_threads_share_a_dispatcher(direct, node):
 # Forks.
 
 
-def in_child(work) -> bool:
-    """Run something in a fork of this process; say whether it succeeded."""
+def in_child(work, patience_s=5.0) -> bool:
+    """Run something in a fork of this process; say whether it succeeded in time."""
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, patience_s)
         try:
             work()
         except BaseException:  # noqa: BLE001 (the child must not return into pytest)
@@ -607,13 +606,16 @@ def test_a_fork_while_another_thread_holds_the_gateway_leaves_the_child_free(dir
     assert direct.job(key).state() == "pending"
 
 
-@pytest.mark.xfail(reason="the lock around the ids is copied as it is")
-def test_a_fork_while_another_thread_makes_an_id_leaves_the_child_free(direct, node):
-    def dispatch() -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0.5)  # ends a child that hangs
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        direct.dispatch(send, args=("child",))
+def test_a_gateway_starts_afresh_in_a_child(config, node):
+    gateway = Gateway(config.store.path, durable=True)
+    gateway.exchange([Request(pause=["mail"])])
+    with gateway._lock:
+        assert in_child(lambda: gateway.exchange([Request(pause=["reports"])]))
+    assert {name for name, stats in node.stats().items() if stats.paused} == {"mail", "reports"}
+    gateway.close()
 
+
+def test_a_fork_while_another_thread_makes_an_id_leaves_the_child_free(direct, node):
     with jobs_of._ids._lock:
-        assert in_child(dispatch)
+        assert in_child(lambda: direct.dispatch(send, args=("child",)), patience_s=0.5)
     assert node.stats()["mail"][State.PENDING] == 2

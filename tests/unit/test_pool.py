@@ -312,7 +312,6 @@ def test_borrowed_workers_count_against_the_maximum(crew):
     assert sum(category == "reports" for category, _ in it.slots(reports=9).values()) == 1
 
 
-@pytest.mark.xfail(reason="idle workers that offer themselves without work are not counted one by one")
 def test_the_maximum_holds_for_work_that_only_turns_up_within_the_turn(crew):
     # Due jobs are released and claimed in one turn: `waiting` does not know them yet.
     it = crew("[categories.mail]\n[categories.reports]\nmax_workers = 2\n")

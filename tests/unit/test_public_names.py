@@ -77,7 +77,6 @@ def test_importing_the_package_loads_nothing_that_only_the_node_or_the_command_l
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.xfail(reason="errors that build their message cannot be built again from it")
 @pytest.mark.parametrize(
     "error", [jobsched.JobFailed("id", "failed", "cause", "traceback"), jobsched.UnknownTask("m:send")]
 )

@@ -99,3 +99,12 @@ def test_a_busy_worker_is_filled_up_unless_its_job_takes_long(supervisor, worker
 def test_a_busy_worker_of_an_unmeasured_category_gets_nothing_ahead(supervisor, worker):
     worker.held.append(None)
     assert supervisor.room(worker, NOW, 0.002) == 0
+
+
+def test_jobs_that_kill_their_workers_one_after_another_do_not_add_up(supervisor):
+    waits = [supervisor.died(NOW, job) for job in (b"first", b"second", b"third") for _ in range(3)]
+    assert waits == [0, 0.1, 0.2] * 3
+
+
+def test_workers_that_cannot_start_are_not_forgiven_by_one_another(supervisor):
+    assert [supervisor.died(NOW) for _ in range(4)] == [0, 0.1, 0.2, 0.4]
