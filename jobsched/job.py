@@ -18,8 +18,10 @@ __all__ = [
     "CANCELLABLE",
     "CRASH_LIMIT",
     "ENDED",
+    "ID_BYTES",
     "INTERRUPTION_LIMIT",
     "MAX_PAYLOAD",
+    "PRIORITY_LIMIT",
     "JobError",
     "JobRecord",
     "JobStatus",
@@ -38,6 +40,11 @@ __all__ = [
 
 MAX_PAYLOAD = 1 << 20
 """Bytes that a job's encoded arguments, or its result, may take."""
+
+ID_BYTES = 16
+
+PRIORITY_LIMIT = 30_000
+"""How far a job's priority may be from 0."""
 
 CRASH_LIMIT = 3
 """A job that was running at this many deaths of its worker is quarantined."""

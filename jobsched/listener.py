@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -55,7 +56,7 @@ class Client:
         for body in self._frames.feed(data):
             try:
                 message = self._decode(body)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise WireError(f"not a message: {error}") from error
             if isinstance(message, wire.Hello):
                 self._greet(message)
@@ -118,6 +119,8 @@ class Listener:
         finally:
             os.umask(before)
         self._socket.listen(_BACKLOG)
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._is_full = False
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for a selector."""
@@ -130,8 +133,9 @@ class Listener:
         except BlockingIOError:
             return None
         except OSError as error:
-            log.warning("could not accept a client: %s", error)
+            self._turn_away(error)
             return None
+        self._is_full = False
         uid = wire.peer_uid(connection)
         if uid not in (os.geteuid(), 0):
             log.warning("a client of uid %d was turned away", uid)
@@ -139,10 +143,24 @@ class Listener:
             return None
         return connection
 
+    def _turn_away(self, error: OSError) -> None:
+        """Hang up on a client for which there is no descriptor left: it tries again for a while.
+
+        Left in the queue, it would wake the loop for ever. The spare descriptor serves to take it.
+        """
+        if not self._is_full:
+            log.warning("turning clients away: %s", error)
+        self._is_full = True
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._socket.accept()[0].close()
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def close(self) -> None:
         """Stop listening; clients that come now find no node."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
+        os.close(self._spare)
 
 
 class Clients:

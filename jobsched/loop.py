@@ -61,11 +61,15 @@ class Loop:
         """Wait until something arrives or the time is over, and act on all that has arrived."""
         for key, events in self._selector.select(timeout_s):
             source, act = key.data
-            if events & selectors.EVENT_WRITE:
+            if events & selectors.EVENT_WRITE and self._is_watched(key):
                 self._flush(source)
-            # An earlier one's act may have closed this one.
-            if events & selectors.EVENT_READ and self._selector.get_map().get(key.fd) is not None:
+            if events & selectors.EVENT_READ and self._is_watched(key):
                 act()
+
+    def _is_watched(self, key: selectors.SelectorKey) -> bool:
+        """Whether no earlier act has closed this source, or given its descriptor to another."""
+        now = self._selector.get_map().get(key.fd)
+        return now is not None and now.data is key.data
 
     def _flush(self, link: Link) -> None:
         link.flush()

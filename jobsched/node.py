@@ -25,13 +25,13 @@ from jobsched.errors import JobschedError, WireError
 from jobsched.job import State, format_id
 from jobsched.listener import Clients
 from jobsched.loop import Loop
-from jobsched.ownership import Ownership, own
+from jobsched.ownership import Ownership, StoppedEarly, own
 from jobsched.pool import Pool, waiting
 from jobsched.preloader import Exited
 from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
 from jobsched.report import Decision, NodeReport
-from jobsched.store.base import CategoryStats, GiveBack, Outcome, Turn, TurnResult
+from jobsched.store.base import CategoryStats, GiveBack, Outcome, Turn, TurnResult, may_still_run
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
 from jobsched.transport import is_final
@@ -100,9 +100,10 @@ class Node:
         StoreError and its kin, and TasksNotLoaded when the user's modules cannot be imported.
         """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(StoppedEarly))
             stack.callback(self._loop.close)
             stack.enter_context(self._signals())
-            owned = stack.enter_context(own(self._config, self._clock.now()))
+            owned = stack.enter_context(own(self._config, self._clock.now(), lambda: bool(self._stops)))
             self._open(owned)
             stack.callback(self._clients.close)
             self._start_preloader()
@@ -192,7 +193,7 @@ class Node:
             waits.append(_STUCK_CHECK_S)
         if self._drain_until is not None:
             waits.append(max(0.0, self._drain_until - now))
-        restart_in = self._pool.restart_in(now)
+        restart_in = self._pool.restart_in(now) if self._drain_until is None else None
         if restart_in is not None:
             waits.append(max(0.001, restart_in))
         return min(waits)
@@ -245,6 +246,8 @@ class Node:
         self._waiter.learn(result.next_due)
         if result.claims:  # first, so that workers start while the clients are answered
             self._give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
+        paused = {name for request in turn.requests for name in request.pause}
+        self._give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
@@ -335,9 +338,9 @@ class Node:
         self._loop.forget(pool.preloader)
         pool.preloader.close()
         fence.sweep(self._config.store.path)
-        fence.wait_free(self._config.store.path, pool.workers)
+        held = fence.wait_free(self._config.store.path, pool.workers)
         for worker in list(pool.workers.values()):
-            self._bury(worker, None)
+            self._bury(worker, None, may_run=worker.number in held)
         if not pool.preloader.is_loaded:
             raise JobschedError("the preloader died while it imported the task modules")
         if self._drain_until is None:
@@ -382,8 +385,8 @@ class Node:
         supervisor.ran((outcome.ended_at - outcome.started_at) / MICROSECONDS)
         self._outcomes.append(outcome)
 
-    def _bury(self, worker: WorkerLink, exited: Exited | None) -> None:
-        """Settle what a dead worker held. Without `exited` it died with the preloader."""
+    def _bury(self, worker: WorkerLink, exited: Exited | None, *, may_run: bool = False) -> None:
+        """Settle what a dead worker held. Without `exited` it died with the preloader, or `may_run`."""
         now, at = self._clock.monotonic(), self._clock.now()
         self._hear(worker, worker.receive_rest())
         self._loop.forget(worker)
@@ -391,7 +394,10 @@ class Node:
         del self._pool.workers[worker.number]
         running, unstarted = worker.fall()
         self._give_back += unstarted
-        if running is not None and (exited is None or self._is_killing):
+        if running is not None and may_run:
+            error = may_still_run(worker.number)
+            self._outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
+        elif running is not None and (exited is None or self._is_killing):
             self._give_back.append(GiveBack(running.job, running.claim, interrupted=True))
         elif running is not None and exited is not None:
             started = at - int((now - worker.progress_at) * MICROSECONDS)

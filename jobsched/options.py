@@ -11,7 +11,7 @@ from typing import Any
 from jobsched import definition as tasks
 from jobsched.clock import to_micros
 from jobsched.errors import ArgumentError, InvalidOption, nearest
-from jobsched.job import parse_id
+from jobsched.job import PRIORITY_LIMIT, parse_id
 
 __all__ = [
     "checked_args",
@@ -26,7 +26,6 @@ __all__ = [
     "checked_task_name",
 ]
 
-_PRIORITY_LIMIT = 30_000
 _MAX_DELAY_S = 50 * 366 * 86_400.0
 _MAX_LABEL = 200
 _RETRY_LIMIT = 1_000_000  # as in categories.toml
@@ -105,9 +104,9 @@ def checked_at(at: datetime | None) -> int:
 
 def checked_priority(priority: int) -> int:
     """Return a priority within a category. Raises InvalidOption."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > _PRIORITY_LIMIT:
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > PRIORITY_LIMIT:
         raise InvalidOption(
-            f"priority must be a whole number from -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}, got {priority!r}"
+            f"priority must be a whole number from -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}, got {priority!r}"
         )
     return priority
 

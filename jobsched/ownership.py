@@ -20,12 +20,16 @@ from jobsched.store.lmdb import open_store
 from jobsched.store.memory import MemoryStore
 from jobsched.store.place import make_private
 
-__all__ = ["Ownership", "own"]
+__all__ = ["Ownership", "StoppedEarly", "own"]
 
 log = logging.getLogger(__name__)
 
 _HANDOVER_S = 1.0
 _STEP_S = 0.05
+
+
+class StoppedEarly(Exception):
+    """The node was asked to stop before it had the store."""
 
 
 class Ownership:
@@ -44,12 +48,13 @@ class Ownership:
 
 
 @contextlib.contextmanager
-def own(config: Config, now: int) -> Iterator[Ownership]:
+def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[Ownership]:
     """Take a store for a node's life, and put back what an earlier node has left.
 
     The order matters: node.lock, so that there is one node; then listen, so that clients wait
     instead of writing themselves; then writers.lock, when the last of them is done; only then open.
-    `now` is in UTC microseconds. Raises NodeRunning, StoreUnsafe, StoreFormatError.
+    `now` is in UTC microseconds. Raises StoppedEarly when `is_stopping` says so while it waits for a
+    client, NodeRunning, StoreUnsafe, StoreFormatError.
     """
     place = config.store.path
     make_private(place)
@@ -57,15 +62,15 @@ def own(config: Config, now: int) -> Iterator[Ownership]:
         stack.enter_context(_node_lock(place))
         listener = Listener(place)
         stack.callback(listener.close)
-        stack.enter_context(_writers_lock(place))
+        stack.enter_context(_writers_lock(place, is_stopping))
         store = _open(config.store)
         stack.callback(store.close)
         swept = fence.sweep(place)
         if swept:
             log.warning("killed %d processes that an earlier node had left", swept)
         held = fence.wait_free(place, store.in_progress())
-        fence.clear(place)
         recovered = store.recover(now, held)
+        fence.clear(place)  # only now: a node killed before must find them again
         if recovered.put_back or held:
             log.warning(
                 "put %d unfinished jobs back, workers that could not be ended: %d",
@@ -120,12 +125,14 @@ def _holder(handle: int) -> str:
 
 
 @contextlib.contextmanager
-def _writers_lock(place: Path) -> Iterator[None]:
+def _writers_lock(place: Path, is_stopping: Callable[[], bool]) -> Iterator[None]:
     handle = os.open(place / "writers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _wait(lambda: _try_lock(handle), _STEP_S):
             log.warning("waiting for a client that writes to %s", place)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while not _wait(lambda: _try_lock(handle), _HANDOVER_S):
+                if is_stopping():
+                    raise StoppedEarly
         yield
     finally:
         os.close(handle)

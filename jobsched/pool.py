@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
@@ -87,13 +87,22 @@ class Pool:
         return worker.revoke() if worker.serving != category else []
 
     def _start(self, category: str, now: float) -> None:
-        worker = WorkerLink(self._number(), category, now, self._blocked)
+        try:
+            worker = WorkerLink(self._number(), category, now, self._blocked)
+        except OSError as error:
+            log.warning(
+                "cannot start a worker for category=%s: %s; trying again in a second", category, error
+            )
+            self._supervisors[category].restart_at = now + 1
+            return
         self.workers[worker.number] = worker
         self._joined(worker)
         self.preloader.fork(worker)
 
     def restart_in(self, now: float) -> float | None:
         """Return the seconds until a worker that is missing may be started, None if none is."""
+        if not self.preloader.is_loaded:
+            return None
         homes = Counter(worker.home for worker in self.workers.values() if not worker.is_leaving)
         waits = [
             max(0.0, supervisor.restart_at - now)
@@ -115,7 +124,8 @@ class Pool:
         serving = Counter(worker.serving for worker in self.workers.values() if worker.held)
         slots: list[Slot] = []
         free: list[WorkerLink] = []
-        for worker in self.workers.values():
+        # Idle ones first: a busy one must not take ahead what they could start.
+        for worker in sorted(self.workers.values(), key=lambda worker: bool(worker.held)):
             if not worker.is_ready or worker.is_leaving:
                 continue
             if worker.held and (worker.serving != worker.home or rest.get(worker.home, 0) <= 0):
@@ -217,6 +227,14 @@ class Pool:
                 window = self._supervisors[worker.serving or worker.home].window_s(commit_s)
                 if now - worker.progress_at > max(_STUCK_S, _STUCK_WINDOWS * window):
                     revoked += worker.revoke()
+        return revoked
+
+    def revoke_from(self, categories: Collection[str]) -> list[GiveBack]:
+        """Take back what has not started of some categories."""
+        revoked: list[GiveBack] = []
+        for worker in self.workers.values() if categories else ():
+            if worker.held and worker.serving in categories:
+                revoked += worker.revoke()
         return revoked
 
     @property

@@ -26,15 +26,16 @@ import msgspec
 
 from jobsched import definition as tasks
 from jobsched import fence, linux
+from jobsched.channel import Channel
 from jobsched.config import CategoryConfig
 from jobsched.transport import set_worker_transport
-from jobsched.worker import Link, Worker
+from jobsched.worker import Worker
 
 __all__ = ["Exited", "Fork", "FromPreloader", "Kill", "LoadFailed", "Loaded", "Settings", "main"]
 
 _PACKET = 1 << 17
 _TASKS_PER_PACKET = 400
-_MAX_HANDLES = 1 << 20
+_FAILED = 1 << 8  # the wait status of exit code 1
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,10 +118,9 @@ def load(settings: Settings) -> LoadFailed | None:
     return None
 
 
-def run_worker(link: socket.socket, tokens: int, worker: int, settings: Settings) -> None:
+def run_worker(channel: Channel, tokens: int, worker: int, settings: Settings) -> None:
     """Be a worker: take the fence, then run jobs. In a process of its own."""
     held = fence.take(Path(settings.run_directory), worker)
-    channel = Link(link)
     set_worker_transport(channel)
     random.seed()
     Worker(channel, tokens, settings.categories).run()
@@ -132,8 +132,10 @@ class _Preloader:
         self._control = control
         self._settings = settings
         self._workers: dict[int, int] = {}  # pid → number
+        self._condemned: set[int] = set()  # strays that were killed and are not yet reaped
         self._forks = len(list(Path("/proc/self/task").iterdir())) == 1
         self._woken, self._wake = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
 
     def run(self) -> None:
         """Serve the node until it is gone; then leave nothing behind."""
@@ -156,17 +158,16 @@ class _Preloader:
             self._control.send(_encode(Loaded(part, more=place < len(parts), forks=self._forks)))
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._control, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _ in selector.select()}
-                if self._woken in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
-                    self._reap()
-                if self._control in ready and not self._obey():
-                    return
+        self._selector.register(self._control, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        while True:
+            ready = {key.fileobj for key, _ in self._selector.select()}
+            if self._woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+                self._reap()
+            if self._control in ready and not self._obey():
+                return
 
     def _obey(self) -> bool:
         data, handles, _, _ = socket.recv_fds(self._control, _PACKET, 2)
@@ -182,15 +183,17 @@ class _Preloader:
         return True
 
     def _start(self, worker: int, link: socket.socket, tokens: int) -> None:
-        if self._forks:
-            pid = os.fork()
+        try:
+            pid = os.fork() if self._forks else _spawn(worker, link.fileno(), tokens, self._settings)
             if pid == 0:
                 self._become_worker(worker, link, tokens)
-        else:
-            pid = _spawn(worker, link.fileno(), tokens, self._settings)
-        self._workers[pid] = worker
-        link.close()
-        os.close(tokens)
+            self._workers[pid] = worker
+        except OSError:  # no process to be had now: the others go on
+            traceback.print_exc()
+            self._control.send(_encode(Exited(worker, _FAILED, 0)))
+        finally:
+            link.close()
+            os.close(tokens)
 
     def _become_worker(self, worker: int, link: socket.socket, tokens: int) -> None:
         """Turn the fork into a worker. Never returns into the preloader's code."""
@@ -199,8 +202,8 @@ class _Preloader:
             parent = os.getppid()
             signal.set_wakeup_fd(-1)
             settle(parent)
-            _close_all_but({0, 1, 2, link.fileno(), tokens})
-            run_worker(link, tokens, worker, self._settings)
+            self._let_go()
+            run_worker(Channel(link), tokens, worker, self._settings)
             code = 0
         except BaseException:  # noqa: BLE001 (a worker that cannot start must say why)
             traceback.print_exc()
@@ -209,6 +212,16 @@ class _Preloader:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
+
+    def _let_go(self) -> None:
+        """Close, in a fork, what is the preloader's alone; what user modules have opened stays open.
+
+        Nobody else may hold the control socket: its end tells the node that we are gone.
+        """
+        self._selector.close()
+        self._control.close()
+        self._woken.close()
+        self._wake.close()
 
     def _reap(self) -> None:
         while True:
@@ -219,21 +232,28 @@ class _Preloader:
             if pid == 0:
                 return
             worker = self._workers.pop(pid, None)
-            if worker is not None:
+            if worker is not None or pid in self._condemned:
+                self._condemned.discard(pid)
                 self._kill_strays()
+            if worker is not None:
                 self._control.send(_encode(Exited(worker, status, usage.ru_maxrss)))
 
     def _kill(self, pid: int) -> None:
         """Kill a worker's session; what left it is found as a stray when the worker is reaped."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
 
     def _kill_strays(self) -> None:
-        """Kill what dead workers have left: as subreaper we have become its parent."""
+        """Kill what dead workers have left: as subreaper we have become its parent.
+
+        What a living worker has put into the background is ours too, and is known by its session.
+        What the killed have left in turn comes to us when they are reaped.
+        """
         for pid in _children():
-            if pid not in self._workers:
+            if pid not in self._workers and _session(pid) not in self._workers:
+                self._condemned.add(pid)
                 self._kill(pid)
 
     def _sweep_all(self) -> None:
@@ -259,18 +279,16 @@ def settle(parent: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
+def _session(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return os.getsid(pid)
+    return 0
+
+
 def _children() -> list[int]:
     with contextlib.suppress(OSError):
         return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
     return []
-
-
-def _close_all_but(kept: set[int]) -> None:
-    last = 0
-    for handle in (*sorted(kept), _MAX_HANDLES):
-        if handle > last:  # an empty range is taken for all there are
-            os.closerange(last, handle)
-        last = handle + 1
 
 
 def _spawn(worker: int, link: int, tokens: int, settings: Settings) -> int:
@@ -287,10 +305,12 @@ def spawned(arguments: list[str], environment: Mapping[str, Any]) -> None:
     worker, link, tokens, parent = map(int, arguments)
     settings = msgspec.json.decode(environment["JOBSCHED_SETTINGS"], type=Settings)
     settle(parent)
+    channel = Channel(socket.socket(fileno=link))
+    set_worker_transport(channel)  # before the modules: they may make a dispatcher
     problem = load(settings)
     if problem is not None:
         sys.exit(problem.traceback)
-    run_worker(socket.socket(fileno=link), tokens, worker, settings)
+    run_worker(channel, tokens, worker, settings)
 
 
 if __name__ == "__main__":

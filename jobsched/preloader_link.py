@@ -103,6 +103,9 @@ class PreloaderLink:
         if self._control.fileno() < 0:
             return
         self._control.close()
+        if not self.is_loaded:  # it imports, has no workers, and does not listen
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self._process.join(_LEAVE_S)
         if self._process.exitcode is None:
             with contextlib.suppress(ProcessLookupError):

@@ -11,7 +11,7 @@ import msgspec
 from jobsched import wire
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
-from jobsched.job import MAX_PAYLOAD
+from jobsched.job import ID_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
 from jobsched.transport import is_final
 
@@ -45,6 +45,7 @@ class Reception:
 
     def take(self, asker: Asker, message: wire.Ask | wire.Look) -> None:
         """Note what is asked. Raises WireError when a request is over its limits."""
+        _check_ids(message)
         if isinstance(message, wire.Look):
             self._looks.append((asker, message))
             return
@@ -143,6 +144,19 @@ class Reception:
             watchers[:] = [entry for entry in watchers if entry[0] is not asker]
             if not watchers:
                 del self._watchers[job_id]
+
+
+def _check_ids(message: wire.Ask | wire.Look) -> None:
+    """Raise WireError for what no client of ours sends and no store could keep."""
+    if isinstance(message, wire.Look):
+        ids, jobs = [message.job], list[NewJob]()
+    else:
+        jobs = list(message.request.jobs)
+        ids = [*message.request.cancel, *(job.id for job in jobs)]
+    if any(len(job_id) != ID_BYTES for job_id in ids):
+        raise WireError(f"a job id that has not {ID_BYTES} bytes")
+    if any(abs(job.priority) > PRIORITY_LIMIT or job.due_at < 0 for job in jobs):
+        raise WireError(f"a priority outside ±{PRIORITY_LIMIT:,}, or a negative time")
 
 
 def _refused(error: Exception) -> Refused:

@@ -38,6 +38,7 @@ __all__ = [
 PATIENCE_S = 30.0
 """How long a request keeps trying before it is `Unavailable`."""
 
+_LEAST_PATIENCE_S = 1.0  # with a node that is there and does not answer
 _RETRY_S = 0.01
 _POLL_S = 0.05  # reading results from the file while no node runs
 
@@ -69,9 +70,10 @@ class NodeConnection:
     its kin when the node refuses to speak.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE_S)
+        self._socket.settimeout(patience_s)
         self._frames = wire.FrameReader()
         self._arrived: deque[bytes] = deque()
         self._decoder = msgspec.msgpack.Decoder(wire.FromNode)
@@ -104,7 +106,7 @@ class NodeConnection:
         """Ask for a job. Raises TimeoutError when it has not ended in time."""
         self._number += 1
         number = self._number
-        self._socket.settimeout(PATIENCE_S if timeout_s == 0 else timeout_s)
+        self._socket.settimeout(self._patience_s if timeout_s == 0 else timeout_s)
         self._socket.sendall(wire.frame(wire.Look(number, job_id, ended=timeout_s != 0)))
         while True:
             message = self._receive()
@@ -196,23 +198,24 @@ class Gateway:
         """Return a job; with a timeout (None: without end) wait until it has ended."""
         self._start_afresh_after_fork()
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        patience_s = PATIENCE_S if not timeout_s else min(PATIENCE_S, timeout_s + _LEAST_PATIENCE_S)
         while True:
             rest = deadline - time.monotonic()
             try:
-                return self._ask(job_id, timeout_s and max(rest, 0.001))
+                return self._ask(job_id, timeout_s and max(rest, 0.001), patience_s)
             except TimeoutError as error:
-                if timeout_s == 0:
+                if timeout_s == 0 or timeout_s is None:
                     raise Unavailable(f"the node on {self._directory} does not answer") from error
-                timeout_s = 0
+                timeout_s, patience_s = 0, _LEAST_PATIENCE_S
             except (FileNotFoundError, ConnectionError, BlockingIOError):
                 job = self._read(job_id)
                 if job is None or is_final(job.status.state) or rest <= 0:
                     return job
                 time.sleep(min(_POLL_S, rest))
 
-    def _ask(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
+    def _ask(self, job_id: bytes, timeout_s: float | None, patience_s: float) -> StoredJob | None:
         # A connection of its own: waiting must not stand in the way of dispatches.
-        connection = NodeConnection(self._directory)
+        connection = NodeConnection(self._directory, patience_s)
         try:
             return connection.look(job_id, timeout_s)
         finally:
@@ -329,12 +332,12 @@ class Courier:
             for parcel in batch:
                 parcel.error = error
         except BaseException:
-            for parcel in batch:
-                parcel.error = Unavailable("the thread that sent it was interrupted: outcome unknown")
+            # Interrupted: the next leader sends the others' requests again, which is harmless.
+            with self._lock:
+                self._waiting[:0] = batch
             raise
-        finally:
-            for parcel in batch:
-                parcel.wake.release()
+        for parcel in batch:
+            parcel.wake.release()
 
 
 # Set once by a worker process: there the node's socket pair is the only way. Read by every thread.
@@ -345,6 +348,15 @@ def set_worker_transport(transport: Transport) -> None:
     """Make every dispatcher of this process use the worker's own way to the node."""
     global _worker_transport  # noqa: PLW0603 (a fact of the process, like its pid)
     _worker_transport = transport
+
+
+def _forget_worker_transport() -> None:
+    """In a child that a job has forked: the worker's socket pair is not its own."""
+    global _worker_transport  # noqa: PLW0603 (as above)
+    _worker_transport = None
+
+
+os.register_at_fork(after_in_child=_forget_worker_transport)
 
 
 def transport_for(directory: Path, *, durable: bool) -> Transport:

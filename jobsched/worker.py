@@ -12,32 +12,27 @@ import asyncio
 import contextlib
 import os
 import random
-import select
 import signal
-import socket
 import sys
-import threading
-import time
 import traceback
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from jobsched import definition as tasks
 from jobsched import wire
+from jobsched.channel import Channel
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
 from jobsched.config import CategoryConfig
 from jobsched.context import CurrentJob, current
 from jobsched.definition import TaskDefinition
-from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, Unavailable, UnknownTask
+from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, UnknownTask
 from jobsched.job import JobError, JobRecord, State, format_id
-from jobsched.store.base import Claim, Outcome, Reply, Request, StoredJob
+from jobsched.store.base import Claim, Outcome
 
 __all__ = ["JobTimeout", "Worker"]
 
+_MAX_CAUSE = 1000
 _MAX_TRACEBACK = 64 << 10
 _SOON_S = 0.001
 _NOTHING = b"\xc0"  # the return value None
@@ -47,114 +42,18 @@ class JobTimeout(BaseException):
     """Raised inside a job when its time is up. Not an Exception: `except Exception` lets it pass."""
 
 
-class Link:
-    """The worker's end of the socket pair: a `Transport` for the job's own dispatches too.
-
-    Any thread of a job may use it, one at a time, under the lock.
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._lock = threading.RLock()
-        self._frames = wire.FrameReader()
-        self._decode = msgspec.msgpack.Decoder(wire.ToWorker).decode
-        self._number = 0
-        self._answers: dict[int, Reply | StoredJob | None] = {}
-        self.claims: deque[Claim] = deque()
-        self.generation = 0
-        self.is_in_frame = False  # whether an exception now would cut a frame; the main thread's
-
-    def is_behind(self, generation: int) -> bool:
-        """Whether a `Drop` that was sent before a token of that generation is still to be read.
-
-        It may be ahead: a `Drop` that came after the token was taken does not concern its job.
-        """
-        return 0 < (generation - self.generation) % 256 < 128  # noqa: PLR2004 (half the circle)
-
-    def send(self, message: msgspec.Struct) -> None:
-        """Send a message. Raises ConnectionError when the node is gone."""
-        with self._lock:
-            self._send(wire.frame(message))
-
-    def _send(self, data: bytes) -> None:
-        self.is_in_frame = True
-        try:
-            self._socket.sendall(data)
-        finally:
-            self.is_in_frame = False
-
-    def receive(self) -> None:
-        """Wait for what comes next, and sort it."""
-        with self._lock:
-            self._socket.recv(1, socket.MSG_PEEK)  # the wait, in which a job's time may run out
-            self.is_in_frame = True
-            try:
-                data = self._socket.recv(1 << 18)
-                if not data:
-                    raise ConnectionResetError("the node is gone")
-                for body in self._frames.feed(data):
-                    self._sort(self._decode(body))
-            finally:
-                self.is_in_frame = False
-
-    def _sort(self, message: wire.ToWorker) -> None:
-        if isinstance(message, wire.Work):
-            self.claims.extend(message.claims)
-        elif isinstance(message, wire.Drop):
-            for _ in range(message.count):
-                self.claims.pop()
-            self.generation = message.generation
-        elif isinstance(message, wire.Answer):
-            self._answers[message.number] = message.reply
-        else:
-            self._answers[message.number] = message.job
-
-    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-        """Have requests applied by the node."""
-        with self._lock:
-            numbers = []
-            for request in requests:
-                self._number += 1
-                numbers.append(self._number)
-                for data in wire.ask_frames(self._number, request):
-                    self._send(data)
-            return [self._await(number, None) for number in numbers]  # type: ignore[misc]
-
-    def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
-        """Ask the node for a job; with a timeout, wait until it has ended."""
-        with self._lock:
-            deadline = None if timeout_s is None else time.monotonic() + timeout_s
-            if timeout_s != 0:
-                number = self._look(job_id, ended=True)
-                with contextlib.suppress(TimeoutError):
-                    return self._await(number, deadline)  # type: ignore[return-value]
-            return self._await(self._look(job_id, ended=False), None)  # type: ignore[return-value]
-
-    def _look(self, job_id: bytes, *, ended: bool) -> int:
-        self._number += 1
-        self.send(wire.Look(self._number, job_id, ended=ended))
-        return self._number
-
-    def _await(self, number: int, deadline: float | None) -> Reply | StoredJob | None:
-        while number not in self._answers:
-            if deadline is not None:
-                rest = deadline - time.monotonic()
-                if rest <= 0 or not select.select([self._socket], [], [], rest)[0]:
-                    raise TimeoutError
-            try:
-                self.receive()
-            except ConnectionError as error:
-                raise Unavailable("the node is gone") from error
-        return self._answers.pop(number)
-
-
 class Worker:
     """Takes jobs and runs them, until its tokens end."""
 
     def __init__(
-        self, link: Link, tokens: int, categories: Mapping[str, CategoryConfig], *, clock: Clock | None = None
+        self,
+        channel: Channel,
+        tokens: int,
+        categories: Mapping[str, CategoryConfig],
+        *,
+        clock: Clock | None = None,
     ) -> None:
-        self._link = link
+        self._channel = channel
         self._tokens = tokens
         self._categories = categories
         self._clock = clock or SystemClock()
@@ -170,13 +69,17 @@ class Worker:
         another process takes over.
         """
         signal.signal(signal.SIGALRM, self._on_alarm)
-        link = self._link
-        link.send(wire.Ready(os.getpid()))
+        channel = self._channel
+        pid = os.getpid()
+        channel.send(wire.Ready(pid))
         with contextlib.suppress(ConnectionError):
             while token := os.read(self._tokens, 1):
-                while link.is_behind(token[0]) or not link.claims:
-                    link.receive()
-                link.send(wire.Done(self._run(link.claims.popleft())))
+                while channel.is_behind(token[0]) or not channel.claims:
+                    channel.receive()
+                outcome = self._run(channel.claims.popleft())
+                if os.getpid() != pid:
+                    os._exit(0)  # a child that the job has forked came back: it is no worker
+                channel.send(wire.Done(outcome))
                 if self._was_cut:
                     break
         if self._runner is not None:
@@ -246,7 +149,7 @@ class Worker:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _on_alarm(self, *_: object) -> None:
-        if self._timed and self._link.is_in_frame:
+        if self._timed and self._channel.is_in_frame:
             signal.setitimer(signal.ITIMER_REAL, _SOON_S)
         elif self._timed:
             raise JobTimeout
@@ -305,7 +208,7 @@ class Worker:
 def _cause(error: BaseException) -> str:
     """Return an error in one line, as the last line of a traceback has it."""
     lines = traceback.format_exception_only(error)
-    return lines[-1].strip()[:1000]
+    return _encodable(lines[-1].strip()[:_MAX_CAUSE])
 
 
 def _traceback(error: BaseException) -> str:
@@ -314,7 +217,12 @@ def _traceback(error: BaseException) -> str:
     while frames is not None and frames.tb_frame.f_globals.get("__name__", "") == __name__:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
-    return text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:]
+    return _encodable(text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:])
+
+
+def _encodable(text: str) -> str:
+    """Return a text without lone surrogates, which file names that are no UTF-8 bring in."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _flush() -> None:

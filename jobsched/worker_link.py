@@ -44,13 +44,17 @@ class WorkerLink:
         self.is_leaving = False
         self.progress_at = now
         self.held: deque[Held] = deque()
-        self._socket, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.ExitStack() as stack:  # which closes what was opened if the rest cannot be
+            self.far_tokens, self._tokens = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, self.far_tokens)
+            stack.callback(os.close, self._tokens)
+            # A description of its own: non-blocking for us, blocking for the worker.
+            own_side = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            self._taken_back = os.open(f"/proc/self/fd/{self.far_tokens}", own_side)
+            stack.callback(os.close, self._taken_back)
+            self._socket, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            stack.pop_all()
         self._socket.setblocking(False)
-        self.far_tokens, self._tokens = os.pipe2(os.O_CLOEXEC)
-        # A description of its own: non-blocking for us, blocking for the worker.
-        self._taken_back = os.open(
-            f"/proc/self/fd/{self.far_tokens}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-        )
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(wire.FromWorker).decode
         self._unsent = bytearray()
@@ -148,7 +152,7 @@ class WorkerLink:
     def _messages(self, data: bytes) -> list[wire.FromWorker]:
         try:
             return [self._decode(body) for body in self._frames.feed(data)]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"worker {self.number} sent what is no message: {error}") from error
 
     def send(self, message: msgspec.Struct) -> None:

@@ -67,16 +67,31 @@ def open_store(path: Path) -> LmdbStore:
         return store
 
 
+def _hold_for_fork() -> None:
+    """Wait until no thread is inside an environment: its locks would stay taken in the child."""
+    _open_lock.acquire()
+    for store in _open.values():
+        store.lock.acquire()
+
+
+def _release_after_fork() -> None:
+    for store in _open.values():
+        store.lock.release()
+    _open_lock.release()
+
+
 def _close_in_child() -> None:
     """Drop what a fork inherited: an inherited environment works, and corrupts."""
-    global _open_lock  # noqa: PLW0603 (the parent's may be held by a thread that is not here)
-    _open_lock = threading.Lock()
-    for store in list(_open.values()):
+    for store in _open.values():
         store.abandon()
+        store.lock.release()
     _open.clear()
+    _open_lock.release()
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+os.register_at_fork(
+    before=_hold_for_fork, after_in_parent=_release_after_fork, after_in_child=_close_in_child
+)
 
 
 class LmdbStore:
@@ -86,7 +101,7 @@ class LmdbStore:
         self.path = path
         self.users = 0
         make_private(path)
-        self._lock = threading.Lock()  # one writer at a time, and the cache below is its own
+        self.lock = threading.Lock()  # held inside the environment; it guards the cache below too
         self._env, self._dbs = self._open_environment()
         self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
 
@@ -148,7 +163,7 @@ class LmdbStore:
 
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn as one transaction, durable on return."""
-        with self._lock:
+        with self.lock:
             try:
                 return self._apply(turn)
             except lmdb.MapFullError:
@@ -179,7 +194,7 @@ class LmdbStore:
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""
-        with self._lock, self._writing() as (txn, counters, categories):
+        with self.lock, self._writing() as (txn, counters, categories):
             put_back = LmdbTurn(txn, self._dbs, counters, categories).recover(now, held)
             return Recovered(epoch=counters.epoch, put_back=put_back)
 
@@ -223,7 +238,7 @@ class LmdbStore:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Txn]:
         try:
-            with self._env.begin() as txn:
+            with self.lock, self._env.begin() as txn:
                 yield txn
         except lmdb.Error as error:
             raise StoreError(f"cannot read the store {self.path}: {error}") from error
@@ -238,7 +253,7 @@ class LmdbStore:
         held: dict[int, list[bytes]] = {}
         with self._reading() as txn:
             for _, value in txn.cursor(db=self._dbs.running):
-                job_id, worker = layout.split_running(value)
+                job_id, worker, _ = layout.split_running(value)
                 held.setdefault(worker, []).append(job_id)
         return held
 

@@ -7,7 +7,7 @@
     results     id → [result, error] of the last run that left one
     pending     category · priority, highest first · sequence → id
     scheduled   due time · id → category
-    running     claim → id · worker
+    running     claim → id · worker · category
     ended       state · time · id → category      (parked and quarantined jobs too)
     decisions   number → a decision of the balancer
 
@@ -78,7 +78,7 @@ _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 _pending = struct.Struct(">IHQ")
 _scheduled = struct.Struct(">Q16s")
 _running = struct.Struct(">Q")
-_running_value = struct.Struct(">16sQ")
+_running_value = struct.Struct(">16sQI")
 _ended = struct.Struct(">BQ16s")
 _TOP_PRIORITY = 0x7FFF
 
@@ -185,15 +185,15 @@ def running_key(claim: int) -> bytes:
     return _running.pack(claim)
 
 
-def running_value(job_id: bytes, worker: int) -> bytes:
+def running_value(job_id: bytes, worker: int, category: int) -> bytes:
     """Return what the running index keeps of a job."""
-    return _running_value.pack(job_id, worker)
+    return _running_value.pack(job_id, worker, category)
 
 
-def split_running(value: bytes) -> tuple[bytes, int]:
-    """Return id and worker of a running row."""
-    job_id, worker = _running_value.unpack(value)
-    return job_id, worker
+def split_running(value: bytes) -> tuple[bytes, int, int]:
+    """Return id, worker and category number of a running row."""
+    job_id, worker, category = _running_value.unpack(value)
+    return job_id, worker, category
 
 
 def ended_prefix(state: State) -> bytes:

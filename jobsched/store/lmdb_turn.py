@@ -28,6 +28,8 @@ from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, ResultR
 
 __all__ = ["LmdbTurn"]
 
+_UNREADABLE = JobError("its status in the store is damaged")
+
 
 class LmdbTurn:
     """The steps of a turn on an open write transaction.
@@ -78,10 +80,12 @@ class LmdbTurn:
     def recover(self, now: int, held: frozenset[int]) -> int:
         """Take every job out of progress; return how many went back to their place."""
         put_back = 0
-        for _, value in list(self._txn.cursor(db=self._dbs.running)):
-            job_id, worker = layout.split_running(value)
+        for key, value in list(self._txn.cursor(db=self._dbs.running)):
+            job_id, worker, number = layout.split_running(value)
             status = self._status(job_id)
             if status is None:
+                self._txn.delete(key, db=self._dbs.running)
+                self._park_unreadable(job_id, number, State.IN_PROGRESS, now)
                 continue
             self._unlist(job_id, status)
             if worker in held:
@@ -125,7 +129,7 @@ class LmdbTurn:
 
     def _finish(self, outcome: Outcome) -> None:
         job_id = outcome.job
-        status = self._claimed(job_id, outcome.claim)
+        status = self._claimed(job_id, outcome.claim, outcome.ended_at)
         if status is None:
             return
         self._unlist(job_id, status)
@@ -141,7 +145,7 @@ class LmdbTurn:
         self._enlist(job_id, status)
 
     def _put_back(self, claim: GiveBack, now: int) -> None:
-        status = self._claimed(claim.job, claim.claim)
+        status = self._claimed(claim.job, claim.claim, now)
         if status is None:
             return
         self._unlist(claim.job, status)
@@ -171,7 +175,9 @@ class LmdbTurn:
                 break
             status = self._status(job_id)
             if status is None:
+                number = int.from_bytes(cursor.value(), "big")
                 cursor.delete()
+                self._park_unreadable(job_id, number, State.SCHEDULED, now)
                 continue
             self._unlist(job_id, status)
             rules.queued(status, sequence=self._next_sequence())
@@ -212,22 +218,23 @@ class LmdbTurn:
     ) -> Claim | None:
         """Claim a job whose pending row is gone already; None parks it as unreadable."""
         txn, dbs = self._txn, self._dbs
-        data = txn.get(job_id, db=dbs.statuses)
+        status = self._status(job_id)
+        if status is None:
+            self._park_unreadable(job_id, row.number, State.PENDING, now)
+            return None
         record = layout.get_blob(txn, dbs.jobs, job_id) or b""  # the worker finds it unreadable
         row.counts[State.PENDING] -= 1
         self._touched.add(category)
-        try:
-            status = layout.decode_status(data or b"")
-        except BadRecord as error:
-            status = JobStatus(State.PARKED, category, 0, ended_at=now)
-            self._leave(job_id, ResultRow(error=JobError(f"unreadable in the store: {error}")))
-            self._enlist(job_id, status)
-            return None
         self._counters.claim = number = self._counters.claim + 1
         rules.claimed(status, claim=number, worker=worker, now=now)
         row.counts[State.IN_PROGRESS] += 1
         txn.put(job_id, layout.encode_status(status), db=dbs.statuses)
-        txn.put(layout.running_key(number), layout.running_value(job_id, worker), db=dbs.running, append=True)
+        txn.put(
+            layout.running_key(number),
+            layout.running_value(job_id, worker, row.number),
+            db=dbs.running,
+            append=True,
+        )
         return Claim(number, worker, status.attempt, job_id, record)
 
     # What the steps share.
@@ -241,9 +248,20 @@ class LmdbTurn:
         except BadRecord:
             return None
 
-    def _claimed(self, job_id: bytes, claim: int) -> JobStatus | None:
+    def _park_unreadable(self, job_id: bytes, number: int, state: State, now: int) -> None:
+        """Set a job aside whose status is damaged, and whose row in the index of a state is gone."""
+        category = next(name for name, row in self._categories.items() if row.number == number)
+        self._category(category).counts[state] -= 1
+        self._leave(job_id, ResultRow(error=_UNREADABLE))
+        self._enlist(job_id, JobStatus(State.PARKED, category, 0, ended_at=now))
+
+    def _claimed(self, job_id: bytes, claim: int, now: int) -> JobStatus | None:
         """Return the status of a job held under that claim; else note the claim as lost."""
         status = self._status(job_id)
+        if status is None:
+            held = self._txn.pop(layout.running_key(claim), db=self._dbs.running)
+            if held is not None:
+                self._park_unreadable(job_id, layout.split_running(held)[2], State.IN_PROGRESS, now)
         if status is None or status.claim != claim or status.state is not State.IN_PROGRESS:
             self._lost.append(claim)
             return None

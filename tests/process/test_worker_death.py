@@ -6,10 +6,11 @@ import signal
 import pytest
 from nodes import eventually, is_running, scaled
 
+from jobsched.channel import Channel
 from jobsched.job import State
 from jobsched.store.base import Claim
 from jobsched.wire import Done
-from jobsched.worker import Link, Worker
+from jobsched.worker import Worker
 from jobsched.worker_link import WorkerLink
 
 
@@ -96,6 +97,17 @@ def test_all_workers_killed_at_once_again_and_again_cost_no_node(project):
     assert all(len(runs) <= 1 + kills for runs in project.runs_by_label().values())
 
 
+def test_idle_workers_killed_at_once_are_replaced_at_once(project):
+    project.configure({"mail": {}}, workers=12)
+    node = project.start()
+    dispatcher = project.dispatcher()
+    dispatcher.dispatch("tasks:mark", "mail", args=("before",)).result(10)
+    kill(*eventually(lambda: len(workers := node.workers()) == 12 and workers))
+    eventually(lambda: node.says("killed by SIGKILL"))
+    eventually(lambda: len(node.workers()) == 12, 3)
+    assert dispatcher.dispatch("tasks:mark", "mail", args=("after",)).result(3) == "after"
+
+
 def test_a_job_that_dispatches_and_dies_before_the_answer_leaves_the_node_alive(lanes):
     """The node is stopped meanwhile, so it finds the request and the death at once."""
     node = lanes.start()
@@ -123,7 +135,7 @@ def test_a_token_taken_just_before_a_revocation_still_runs_its_job():
     assert [back.job for back in link.revoke()] == jobs[1:]
     worker = os.fork()
     if worker == 0:
-        Worker(Link(link.far_end), reader, {}).run()
+        Worker(Channel(link.far_end), reader, {}).run()
         os._exit(0)
     os.close(reader)
     try:

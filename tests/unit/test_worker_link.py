@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from jobsched import wire
+from jobsched.channel import Channel
 from jobsched.errors import WireError
 from jobsched.job import State
 from jobsched.store.base import Accepted, Claim, GiveBack, Outcome
-from jobsched.worker import Link, Worker
+from jobsched.worker import Worker
 from jobsched.worker_link import Held, WorkerLink
 
 NOW = 100.0
@@ -23,7 +24,7 @@ class FarEnd:
     def __init__(self, link: WorkerLink) -> None:
         self.socket = socket.socket(fileno=os.dup(link.far_end.fileno()))
         self.tokens = os.dup(link.far_tokens)
-        self._channel = Link(self.socket)
+        self._channel = Channel(self.socket)
         link.let_go_of_far_ends()
 
     def take_token(self) -> int | None:
@@ -31,7 +32,7 @@ class FarEnd:
         token = os.read(self.tokens, 1)
         return token[0] if token else None
 
-    def hear(self) -> Link:
+    def hear(self) -> Channel:
         """Return the worker's own view, after reading all that has been sent."""
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -207,7 +208,7 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
     assert link.revoke() == given_back(2)
     worker.socket.settimeout(0.2)
     with os.fdopen(taken), contextlib.suppress(TimeoutError):
-        Worker(Link(worker.socket), taken, {}).run()
+        Worker(Channel(worker.socket), taken, {}).run()
     assert [type(message) for message in link.receive()] == [wire.Ready, wire.Done]
 
 
