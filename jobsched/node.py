@@ -47,6 +47,7 @@ _STUCK_CHECK_S = 0.01
 _COMMIT_WEIGHT = 0.1
 _LOOK_AHEAD_ROWS = 1000
 _KILL_PATIENCE_S = 5.0
+_LOAD_TRIES = 3
 
 
 class Node:
@@ -87,6 +88,7 @@ class Node:
         self._is_eager = True  # the last turn may have left something to do at once
         self._drain_until: float | None = None
         self._is_killing = False
+        self._failed_loads = 0
         self._ended = 0
         self._reported_at = 0.0
         self._started_at = self._clock.monotonic()
@@ -341,8 +343,9 @@ class Node:
         held = fence.wait_free(self._config.store.path, pool.workers)
         for worker in list(pool.workers.values()):
             self._bury(worker, None, may_run=worker.number in held)
-        if not pool.preloader.is_loaded:
-            raise JobschedError("the preloader died while it imported the task modules")
+        self._failed_loads = 0 if pool.preloader.is_loaded else self._failed_loads + 1
+        if self._failed_loads >= _LOAD_TRIES:
+            raise JobschedError(f"the preloader died {_LOAD_TRIES} times while it imported the task modules")
         if self._drain_until is None:
             self._start_preloader()
 
@@ -405,7 +408,7 @@ class Node:
         is_done = running is None and exited is not None and exited.status == 0
         if exited is not None and not is_done and (running is not None or not worker.is_leaving):
             culprit = worker.home if running is None else worker.serving or worker.home
-            wait = self._supervisors[culprit].died(now, running.job if running else None)
+            wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)
             log.warning(
                 "worker %d of category=%s was %s; replaced in %g s",
                 worker.number & 0xFFFFFFFF, culprit, cause_of_death(exited), wait,

@@ -33,6 +33,9 @@ from jobsched.worker import Worker
 
 __all__ = ["Exited", "Fork", "FromPreloader", "Kill", "LoadFailed", "Loaded", "Settings", "main"]
 
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What a terminal or systemd sends to the whole group: the node decides what it means."""
+
 _PACKET = 1 << 17
 _TASKS_PER_PACKET = 400
 _FAILED = 1 << 8  # the wait status of exit code 1
@@ -91,8 +94,9 @@ _decode = msgspec.msgpack.Decoder(Fork | Kill).decode
 def main(control: socket.socket, settings: Settings, node: int) -> None:
     """Run the preloader, in the child process that the node has spawned."""
     linux.die_with_parent(node)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # a terminal or systemd sends them to the whole group
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)
     linux.become_subreaper()
     problem = load(settings)
     if problem is not None:

@@ -48,8 +48,13 @@ class PreloaderLink:
             target=preloader.main, args=(theirs, settings, os.getpid()), name="jobsched-preloader"
         )
         resource_tracker.ensure_running()  # before the mark: a sweep must not take it for a worker
-        with _marked(config.store.path):
-            process.start()
+        # Blocked until the child ignores them: a Ctrl-C goes to the whole group.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, preloader.IGNORED)
+        try:
+            with _marked(config.store.path):
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self._process = process
 

@@ -32,6 +32,7 @@ class Supervisor:
         self.mean_run_s: float | None = None
         self.deaths = 0  # since a job last ended, or another one was the culprit
         self._culprit: bytes | None = None
+        self._died_at = 0.0
         self.restart_at = 0.0  # monotonic; no worker is started before
 
     def ran(self, seconds: float) -> None:
@@ -40,18 +41,20 @@ class Supervisor:
         self.mean_run_s = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         self.deaths = 0
 
-    def died(self, now: float, job: bytes | None = None) -> float:
+    def died(self, now: float, started_at: float, job: bytes | None = None) -> float:
         """Note that a worker died before its time, while it ran `job` if any; return the seconds until
-        it may be replaced.
+        it may be replaced. Times are monotonic.
 
         The first is replaced at once. After that each waits twice as long as the one before, until
-        a job ends or another job kills: a crash loop must not take the machine from the other
+        a job ends or another job kills. Workers that die together, none started since another's death,
+        count as one. A crash loop must not take the machine from the other
         categories, nor a few deadly jobs, which are quarantined soon, hold up the good ones.
         """
         if job is not None and job != self._culprit:
             self.deaths = 0
         self._culprit = job
-        self.deaths += 1
+        self.deaths += self.deaths == 0 or started_at > self._died_at
+        self._died_at = now
         wait = 0.0
         if self.deaths > _FREE_DEATHS:
             wait = min(_BACKOFF_CAP_S, _BACKOFF_S * 2.0 ** min(self.deaths - _FREE_DEATHS - 1, 16))

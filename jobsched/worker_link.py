@@ -42,6 +42,7 @@ class WorkerLink:
         self.serving: str | None = None
         self.is_ready = False
         self.is_leaving = False
+        self.started_at = now
         self.progress_at = now
         self.held: deque[Held] = deque()
         with contextlib.ExitStack() as stack:  # which closes what was opened if the rest cannot be

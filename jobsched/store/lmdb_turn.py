@@ -259,8 +259,9 @@ class LmdbTurn:
         """Return the status of a job held under that claim; else note the claim as lost."""
         status = self._status(job_id)
         if status is None:
-            held = self._txn.pop(layout.running_key(claim), db=self._dbs.running)
-            if held is not None:
+            held = self._txn.get(layout.running_key(claim), db=self._dbs.running)
+            if held is not None and layout.split_running(held)[0] == job_id:
+                self._txn.delete(layout.running_key(claim), db=self._dbs.running)
                 self._park_unreadable(job_id, layout.split_running(held)[2], State.IN_PROGRESS, now)
         if status is None or status.claim != claim or status.state is not State.IN_PROGRESS:
             self._lost.append(claim)

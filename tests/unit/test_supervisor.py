@@ -23,22 +23,27 @@ def worker():
 # Back-off.
 
 
+def deaths(supervisor, count, job=None, at=NOW):
+    """The waits after workers that die one after another, each started after the death before."""
+    times = [at + 2 * n for n in range(count)]
+    waits = [supervisor.died(time + 1, time, job) for time in times]
+    assert all(wait == round(supervisor.restart_at - times[-1] - 1, 6) for wait in waits[-1:])
+    return waits
+
+
 def test_the_first_death_is_replaced_at_once_and_each_later_one_waits_twice_as_long(supervisor):
-    waits = [supervisor.died(NOW) for _ in range(12)]
+    waits = deaths(supervisor, 12)
     assert waits == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
-    assert supervisor.restart_at == NOW + 30
 
 
 def test_a_thousand_deaths_wait_no_longer_than_the_cap(supervisor):
-    assert [supervisor.died(NOW) for _ in range(3000)][-1] == 30
+    assert deaths(supervisor, 3000)[-1] == 30
 
 
 def test_a_job_that_ends_forgives_the_deaths(supervisor):
-    for _ in range(5):
-        supervisor.died(NOW)
+    deaths(supervisor, 5)
     supervisor.ran(0.1)
-    assert supervisor.died(NOW + 50) == 0
-    assert supervisor.restart_at == NOW + 50
+    assert deaths(supervisor, 1, at=NOW + 50) == [0]
 
 
 # Run times.
@@ -102,9 +107,14 @@ def test_a_busy_worker_of_an_unmeasured_category_gets_nothing_ahead(supervisor, 
 
 
 def test_jobs_that_kill_their_workers_one_after_another_do_not_add_up(supervisor):
-    waits = [supervisor.died(NOW, job) for job in (b"first", b"second", b"third") for _ in range(3)]
-    assert waits == [0, 0.1, 0.2] * 3
+    waits = [deaths(supervisor, 3, job) for job in (b"first", b"second", b"third")]
+    assert waits == [[0, 0.1, 0.2]] * 3
 
 
 def test_workers_that_cannot_start_are_not_forgiven_by_one_another(supervisor):
-    assert [supervisor.died(NOW) for _ in range(4)] == [0, 0.1, 0.2, 0.4]
+    assert deaths(supervisor, 4) == [0, 0.1, 0.2, 0.4]
+
+
+def test_workers_that_die_together_count_as_one(supervisor):
+    assert [supervisor.died(NOW + 1, NOW) for _ in range(12)] == [0] * 12
+    assert deaths(supervisor, 2, at=NOW + 9) == [0.1, 0.2]
