@@ -16,7 +16,7 @@ demo: $(READY) ## Run a real workload and watch the balancer, under a minute
 	$(BIN)/jobsched -c categories.toml demo
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -7,11 +7,10 @@ environment per path and process, closed in forked children, where using it woul
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -34,7 +33,8 @@ from jobsched.store.base import (
     Turn,
     TurnResult,
 )
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Db, Txn
+from jobsched.store.lmdb_find import found_rows, ids_after
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Txn
 from jobsched.store.lmdb_turn import LmdbTurn
 from jobsched.store.place import make_private
 
@@ -290,25 +290,19 @@ class LmdbStore:
         found: list[bytes] = []
         while len(found) < _ENOUGH:
             with self._reading() as txn:  # a new one each time: all keys may be millions
-                keys = self._ids(txn, after, 20 * _PAGE_ROWS)
+                keys = ids_after(txn, self._dbs, after, 20 * _PAGE_ROWS)
             if not keys:
                 break
             after = keys[-1]
             found += [key for key in keys if key.hex().startswith(digits) or key.hex().endswith(digits)]
         return found[:_ENOUGH]
 
-    def _ids(self, txn: Txn, after: bytes, limit: int) -> list[bytes]:
-        cursor = txn.cursor(db=self._dbs.statuses)
-        if not cursor.set_range(after + b"\0"):
-            return []
-        return list(islice(cursor.iternext(values=False), limit))
-
     def find(self, query: Query) -> Page:
         """Return a page of jobs."""
         limit = min(query.limit, _PAGE_JOBS)
         with self._reading() as txn:
             numbers = {name: row.number for name, row in layout.read_categories(txn, self._dbs).items()}
-            rows = self._rows(txn, query, numbers)
+            rows = found_rows(txn, self._dbs, query, numbers)
             jobs: list[StoredJob] = []
             last = b""
             for place, job_id in islice(rows, _PAGE_ROWS):
@@ -320,67 +314,6 @@ class LmdbStore:
                     break
             more = next(rows, None) is not None
         return Page(jobs=jobs, next=last if more else None)
-
-    def _rows(self, txn: Txn, query: Query, numbers: dict[str, int]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield cursor and id of the jobs that a query may mean, in its order."""
-        wanted = [numbers.get(query.category, 0)] if query.category else list(numbers.values())
-        if query.state is None:
-            return self._newest_rows(txn, query.after)
-        if query.state is State.PENDING:
-            return self._pending_rows(txn, wanted, query.after)
-        if query.state is State.SCHEDULED:
-            return self._forward(txn, self._dbs.scheduled, query.after, slice(8, 24))
-        if query.state is State.IN_PROGRESS:
-            return self._running_rows(txn, query.after)
-        return self._ended_rows(txn, query.state, wanted if query.category else None, query.after)
-
-    def _newest_rows(self, txn: Txn, after: bytes) -> Iterator[tuple[bytes, bytes]]:
-        cursor = txn.cursor(db=self._dbs.statuses)
-        found = cursor.prev() if after and cursor.set_range(after) else cursor.last()
-        for job_id in cursor.iterprev(values=False) if found else ():
-            yield job_id, job_id
-
-    def _pending_rows(self, txn: Txn, numbers: Iterable[int], after: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Merge the queues: by priority, then by sequence. The cursor is the key less its category."""
-
-        def queue(number: int) -> Iterator[tuple[bytes, bytes]]:
-            prefix = layout.pending_prefix(number)
-            cursor = txn.cursor(db=self._dbs.pending)
-            if cursor.set_range(prefix + after + b"\0" if after else prefix):
-                for key, job_id in cursor:
-                    if not key.startswith(prefix):
-                        return
-                    yield key[len(prefix) :], job_id
-
-        return heapq.merge(*(queue(number) for number in numbers))
-
-    def _forward(self, txn: Txn, db: Db, after: bytes, part: slice) -> Iterator[tuple[bytes, bytes]]:
-        cursor = txn.cursor(db=db)
-        if cursor.set_range(after + b"\0" if after else b"\0"):
-            for key in cursor.iternext(values=False):
-                yield key, key[part]
-
-    def _running_rows(self, txn: Txn, after: bytes) -> Iterator[tuple[bytes, bytes]]:
-        cursor = txn.cursor(db=self._dbs.running)
-        if cursor.set_range(after + b"\0" if after else b"\0"):
-            for key, value in cursor:
-                yield key, layout.split_running(value)[0]
-
-    def _ended_rows(
-        self, txn: Txn, state: State, numbers: list[int] | None, after: bytes
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Newest first: from the end of the state's stretch backwards."""
-        wanted = None if numbers is None else {layout.pending_prefix(number) for number in numbers}
-        cursor = txn.cursor(db=self._dbs.ended)
-        start = after or bytes((state + 1,))
-        found = cursor.prev() if cursor.set_range(start) else cursor.last()
-        while found:
-            key, category = cursor.item()
-            if key[0] != state:
-                return
-            if wanted is None or category in wanted:
-                yield key, layout.split_ended(key)[2]
-            found = cursor.prev()
 
     def _load(self, txn: Txn, job_id: bytes) -> StoredJob | None:
         data = txn.get(job_id, db=self._dbs.statuses)
