@@ -13,30 +13,24 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
-from jobsched import fence, wire
 from jobsched.balancer import Balancer
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
-from jobsched.death import cause_of_death, crash_outcome
-from jobsched.errors import JobschedError, WireError
+from jobsched.crew import Crew
 from jobsched.job import State, format_id
 from jobsched.listener import Clients
 from jobsched.loop import Loop
 from jobsched.ownership import Ownership, StoppedEarly, own
 from jobsched.pool import Pool, waiting
-from jobsched.preloader import Exited
-from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
 from jobsched.report import Decision, NodeReport
-from jobsched.store.base import CategoryStats, GiveBack, Outcome, Turn, TurnResult, may_still_run
+from jobsched.store.base import CategoryStats, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
 from jobsched.transport import is_final
 from jobsched.waiter import Waiter
-from jobsched.worker_link import WorkerLink
 
 __all__ = ["Node"]
 
@@ -47,7 +41,6 @@ _STUCK_CHECK_S = 0.01
 _COMMIT_WEIGHT = 0.1
 _LOOK_AHEAD_ROWS = 1000
 _KILL_PATIENCE_S = 5.0
-_LOAD_TRIES = 3
 
 
 class Node:
@@ -81,14 +74,10 @@ class Node:
         self._waiter = Waiter()
         self._reception = Reception(config)
         self._stats: dict[str, CategoryStats] = {}
-        self._outcomes: list[Outcome] = []
-        self._give_back: list[GiveBack] = []
         self._decisions: list[Decision] = []
         self._commit_s = 0.001  # a moving average
         self._is_eager = True  # the last turn may have left something to do at once
         self._drain_until: float | None = None
-        self._is_killing = False
-        self._failed_loads = 0
         self._ended = 0
         self._reported_at = 0.0
         self._started_at = self._clock.monotonic()
@@ -108,8 +97,15 @@ class Node:
             owned = stack.enter_context(own(self._config, self._clock.now(), lambda: bool(self._stops)))
             self._open(owned)
             stack.callback(self._clients.close)
-            self._start_preloader()
-            stack.callback(self._end_preloader)
+            self._crew = Crew(
+                self._config,
+                supervisors=self._supervisors,
+                loop=self._loop,
+                reception=self._reception,
+                clock=self._clock,
+                next_worker=owned.next_worker,
+            )
+            stack.callback(self._crew.close)
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             while not self._is_over():
                 self._turn()
@@ -123,7 +119,6 @@ class Node:
         self._loop.wake()
 
     def _open(self, owned: Ownership) -> None:
-        self._owned = owned
         self._store = owned.store
         if self._turn_log is not None:
             self._store = RecordingStore(owned.store, TurnLog(self._turn_log))
@@ -158,10 +153,11 @@ class Node:
         return lost - self._failed_before
 
     def _is_over(self) -> bool:
-        return self._drain_until is not None and not self._pool.workers and not self._has_news()
+        return self._drain_until is not None and not self._pool.workers and not self._crew.has_news
 
-    def _has_news(self) -> bool:
-        return bool(self._outcomes or self._give_back)
+    @property
+    def _pool(self) -> Pool:
+        return self._crew.pool
 
     # The turn.
 
@@ -185,7 +181,7 @@ class Node:
 
     def _timeout(self) -> float:
         """Return how long the loop may sleep when nothing arrives."""
-        if self._is_eager or self._has_news():
+        if self._is_eager or self._crew.has_news:
             return 0.0
         now = self._clock.monotonic()
         waits = [self._waiter.timeout_s(self._clock.now()), self._balancer.timeout_s(now)]
@@ -202,7 +198,7 @@ class Node:
 
     def _tend(self, now: float, at: int) -> None:
         """Let the parts of the node do what is due."""
-        self._give_back += self._pool.revoke_stuck(now, self._commit_s)
+        self._crew.give_back += self._pool.revoke_stuck(now, self._commit_s)
         if self._stops and self._drain_until is None:
             self._drain(now)
         if self._drain_until is not None:
@@ -215,7 +211,7 @@ class Node:
             if decision is not None:
                 log.info("balanced %s", " ".join(f"{name}={count}" for name, count in decision.after.items()))
                 self._decisions.append(decision)
-        self._give_back += self._pool.reconcile(now)
+        self._crew.give_back += self._pool.reconcile(now)
 
     def _compose(self, now: float, at: int) -> Turn | None:
         """Return what is to be applied; None if there is nothing."""
@@ -228,28 +224,28 @@ class Node:
         requests = self._reception.requests()
         release = self._waiter.release(at)
         is_wanted = any(free.get(slot.category) for slot in slots)
-        if not (requests or release or is_wanted or self._has_news() or self._decisions):
+        if not (requests or release or is_wanted or self._crew.has_news or self._decisions):
             return None
-        turn = Turn(
+        outcomes, give_back = self._crew.take_news()
+        decisions, self._decisions = self._decisions, []
+        return Turn(
             now=at,
             requests=requests,
-            outcomes=self._outcomes,
-            give_back=self._give_back,
-            decisions=self._decisions,
+            outcomes=outcomes,
+            give_back=give_back,
+            decisions=decisions,
             release=release,
             slots=slots,
         )
-        self._outcomes, self._give_back, self._decisions = [], [], []
-        return turn
 
     def _deliver(self, turn: Turn, result: TurnResult) -> list[bytes]:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
         if result.claims:  # first, so that workers start while the clients are answered
-            self._give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
+            self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         paused = {name for request in turn.requests for name in request.pause}
-        self._give_back += self._pool.revoke_from(paused)
+        self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
@@ -270,7 +266,7 @@ class Node:
 
         Not before the user's modules are imported: a broken one must not go unnoticed.
         """
-        if not self._pool.preloader.is_loaded or self._has_news():
+        if not self._pool.preloader.is_loaded or self._crew.has_news:
             return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:
@@ -288,132 +284,23 @@ class Node:
         if not self._until_idle:
             log.info("draining: %d jobs run, %g s of grace", running, self._grace_s)
         self._drain_until = now + self._grace_s
-        self._give_back += self._pool.dismiss()
+        self._crew.is_draining = True
+        self._crew.give_back += self._pool.dismiss()
 
     def _hurry(self, now: float) -> None:
         """Kill what still runs when the grace is over, or a second stop was asked for."""
         assert self._drain_until is not None
-        if self._stops > 1 and not self._is_killing:
+        if self._stops > 1 and not self._crew.is_killing:
             self._drain_until = min(self._drain_until, now)
         if now < self._drain_until or not self._pool.workers:
             return
-        if not self._is_killing:
-            self._is_killing = True
+        if not self._crew.is_killing:
+            self._crew.is_killing = True
             self._drain_until = now + _KILL_PATIENCE_S
             log.warning("killing %d workers: their jobs go back to their place", len(self._pool.workers))
             self._pool.kill()
         else:
-            self._lose_preloader()
-
-    # What arrives.
-
-    def _start_preloader(self) -> None:
-        preloader = PreloaderLink(self._config)
-        self._pool = Pool(
-            preloader,
-            self._supervisors,
-            self._owned.next_worker,
-            lambda worker: self._loop.watch(worker, partial(self._on_worker, worker)),
-            self._loop.await_room,
-        )
-        self._loop.watch(preloader, self._on_preloader)
-
-    def _on_preloader(self) -> None:
-        preloader = self._pool.preloader
-        try:
-            messages = preloader.receive()
-        except ConnectionError:
-            self._lose_preloader()
-            return
-        for message in messages:
-            if isinstance(message, Exited):
-                self._bury(self._pool.workers[message.worker], message)
-        self._reception.tasks = preloader.tasks if preloader.is_loaded else ()
-
-    def _end_preloader(self) -> None:
-        self._pool.preloader.close()
-
-    def _lose_preloader(self) -> None:
-        """Replace the preloader, which is gone and its workers with it. Nobody is charged."""
-        log.warning("the preloader is gone: its workers are replaced")
-        pool = self._pool
-        self._loop.forget(pool.preloader)
-        pool.preloader.close()
-        fence.sweep(self._config.store.path)
-        held = fence.wait_free(self._config.store.path, pool.workers)
-        for worker in list(pool.workers.values()):
-            self._bury(worker, None, may_run=worker.number in held)
-        self._failed_loads = 0 if pool.preloader.is_loaded else self._failed_loads + 1
-        if self._failed_loads >= _LOAD_TRIES:
-            raise JobschedError(f"the preloader died {_LOAD_TRIES} times while it imported the task modules")
-        if self._drain_until is None:
-            self._start_preloader()
-
-    def _on_worker(self, worker: WorkerLink) -> None:
-        try:
-            messages = worker.receive()
-        except (ConnectionError, WireError) as error:
-            if isinstance(error, WireError):
-                log.warning("%s", error)
-            self._loop.forget(worker)  # its exit is on its way
-            self._pool.preloader.kill(worker.number)
-            return
-        self._hear(worker, messages)
-
-    def _hear(self, worker: WorkerLink, messages: list[wire.FromWorker]) -> None:
-        for message in messages:
-            if isinstance(message, wire.Done):
-                self._finish(worker, message.outcome)
-            elif isinstance(message, wire.Ready):
-                worker.is_ready = True
-                self._is_eager = True
-            else:
-                self._take(worker, message)
-
-    def _take(self, worker: WorkerLink, message: wire.Ask | wire.Look) -> None:
-        try:
-            self._reception.take(worker, message)
-        except WireError as error:
-            log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, error)
-            self._pool.preloader.kill(worker.number)
-
-    def _finish(self, worker: WorkerLink, outcome: Outcome) -> None:
-        if not worker.held or worker.held[0].claim != outcome.claim:
-            log.warning("killing worker %d: it ended a job that it does not hold", worker.number & 0xFFFFFFFF)
-            self._pool.preloader.kill(worker.number)
-            return
-        worker.held.popleft()
-        worker.progress_at = self._clock.monotonic()
-        supervisor = self._supervisors[worker.serving or worker.home]
-        supervisor.ran((outcome.ended_at - outcome.started_at) / MICROSECONDS)
-        self._outcomes.append(outcome)
-
-    def _bury(self, worker: WorkerLink, exited: Exited | None, *, may_run: bool = False) -> None:
-        """Settle what a dead worker held. Without `exited` it died with the preloader, or `may_run`."""
-        now, at = self._clock.monotonic(), self._clock.now()
-        self._hear(worker, worker.receive_rest())
-        self._loop.forget(worker)
-        self._reception.forget(worker)
-        del self._pool.workers[worker.number]
-        running, unstarted = worker.fall()
-        self._give_back += unstarted
-        if running is not None and may_run:
-            error = may_still_run(worker.number)
-            self._outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
-        elif running is not None and (exited is None or self._is_killing):
-            self._give_back.append(GiveBack(running.job, running.claim, interrupted=True))
-        elif running is not None and exited is not None:
-            started = at - int((now - worker.progress_at) * MICROSECONDS)
-            self._outcomes.append(crash_outcome(running, exited, started, at))
-        is_done = running is None and exited is not None and exited.status == 0
-        if exited is not None and not is_done and (running is not None or not worker.is_leaving):
-            culprit = worker.home if running is None else worker.serving or worker.home
-            wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)
-            log.warning(
-                "worker %d of category=%s was %s; replaced in %g s",
-                worker.number & 0xFFFFFFFF, culprit, cause_of_death(exited), wait,
-            )  # fmt: skip
-        worker.close()
+            self._crew.replace()
 
     # What it shows.
 

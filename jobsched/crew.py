@@ -1,0 +1,182 @@
+"""The node's crew: its preloader and workers, heard and buried.
+
+What they bring for the next turn gathers in `outcomes` and `give_back`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from jobsched import fence, wire
+from jobsched.clock import MICROSECONDS, Clock
+from jobsched.config import Config
+from jobsched.death import cause_of_death, crash_outcome
+from jobsched.errors import JobschedError, WireError
+from jobsched.job import State
+from jobsched.loop import Loop
+from jobsched.pool import Pool
+from jobsched.preloader import Exited
+from jobsched.preloader_link import PreloaderLink
+from jobsched.reception import Reception
+from jobsched.store.base import GiveBack, Outcome, may_still_run
+from jobsched.supervisor import Supervisor
+from jobsched.worker_link import WorkerLink
+
+__all__ = ["Crew"]
+
+log = logging.getLogger(__name__)
+
+_LOAD_TRIES = 3
+
+
+class Crew:
+    """Belongs to the node's loop.
+
+    `outcomes` and `give_back` are taken by the node for its next turn; `is_draining` and `is_killing`
+    are the node's to set.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        supervisors: Mapping[str, Supervisor],
+        loop: Loop,
+        reception: Reception,
+        clock: Clock,
+        next_worker: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._supervisors = supervisors
+        self._loop = loop
+        self._reception = reception
+        self._clock = clock
+        self._next_worker = next_worker
+        self._failed_loads = 0
+        self.outcomes: list[Outcome] = []
+        self.give_back: list[GiveBack] = []
+        self.is_draining = False
+        self.is_killing = False
+        self.start()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something for the next turn."""
+        return bool(self.outcomes or self.give_back)
+
+    def take_news(self) -> tuple[list[Outcome], list[GiveBack]]:
+        """Return what is for the next turn, and begin anew."""
+        news = self.outcomes, self.give_back
+        self.outcomes, self.give_back = [], []
+        return news
+
+    def start(self) -> None:
+        """Spawn a preloader, and have its workers started as the supervisors want them."""
+        preloader = PreloaderLink(self._config)
+        self.pool = Pool(
+            preloader,
+            self._supervisors,
+            self._next_worker,
+            lambda worker: self._loop.watch(worker, partial(self._on_worker, worker)),
+            self._loop.await_room,
+        )
+        self._loop.watch(preloader, self._on_preloader)
+
+    def _on_preloader(self) -> None:
+        preloader = self.pool.preloader
+        try:
+            messages = preloader.receive()
+        except ConnectionError:
+            self.replace()
+            return
+        for message in messages:
+            if isinstance(message, Exited):
+                self._bury(self.pool.workers[message.worker], message)
+        self._reception.tasks = preloader.tasks if preloader.is_loaded else ()
+
+    def close(self) -> None:
+        """End the preloader and all workers."""
+        self.pool.preloader.close()
+
+    def replace(self) -> None:
+        """Replace the preloader, which is gone and its workers with it. Nobody is charged."""
+        log.warning("the preloader is gone: its workers are replaced")
+        pool = self.pool
+        self._loop.forget(pool.preloader)
+        pool.preloader.close()
+        fence.sweep(self._config.store.path)
+        held = fence.wait_free(self._config.store.path, pool.workers)
+        for worker in list(pool.workers.values()):
+            self._bury(worker, None, may_run=worker.number in held)
+        self._failed_loads = 0 if pool.preloader.is_loaded else self._failed_loads + 1
+        if self._failed_loads >= _LOAD_TRIES:
+            raise JobschedError(f"the preloader died {_LOAD_TRIES} times while it imported the task modules")
+        if not self.is_draining:
+            self.start()
+
+    def _on_worker(self, worker: WorkerLink) -> None:
+        try:
+            messages = worker.receive()
+        except (ConnectionError, WireError) as error:
+            if isinstance(error, WireError):
+                log.warning("%s", error)
+            self._loop.forget(worker)  # its exit is on its way
+            self.pool.preloader.kill(worker.number)
+            return
+        self._hear(worker, messages)
+
+    def _hear(self, worker: WorkerLink, messages: list[wire.FromWorker]) -> None:
+        for message in messages:
+            if isinstance(message, wire.Done):
+                self._finish(worker, message.outcome)
+            elif isinstance(message, wire.Ready):
+                worker.is_ready = True
+            else:
+                self._take(worker, message)
+
+    def _take(self, worker: WorkerLink, message: wire.Ask | wire.Look) -> None:
+        try:
+            self._reception.take(worker, message)
+        except WireError as error:
+            log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, error)
+            self.pool.preloader.kill(worker.number)
+
+    def _finish(self, worker: WorkerLink, outcome: Outcome) -> None:
+        if not worker.held or worker.held[0].claim != outcome.claim:
+            log.warning("killing worker %d: it ended a job that it does not hold", worker.number & 0xFFFFFFFF)
+            self.pool.preloader.kill(worker.number)
+            return
+        worker.held.popleft()
+        worker.progress_at = self._clock.monotonic()
+        supervisor = self._supervisors[worker.serving or worker.home]
+        supervisor.ran((outcome.ended_at - outcome.started_at) / MICROSECONDS)
+        self.outcomes.append(outcome)
+
+    def _bury(self, worker: WorkerLink, exited: Exited | None, *, may_run: bool = False) -> None:
+        """Settle what a dead worker held. Without `exited` it died with the preloader, or `may_run`."""
+        now, at = self._clock.monotonic(), self._clock.now()
+        self._hear(worker, worker.receive_rest())
+        self._loop.forget(worker)
+        self._reception.forget(worker)
+        del self.pool.workers[worker.number]
+        running, unstarted = worker.fall()
+        self.give_back += unstarted
+        if running is not None and may_run:
+            error = may_still_run(worker.number)
+            self.outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
+        elif running is not None and (exited is None or self.is_killing):
+            self.give_back.append(GiveBack(running.job, running.claim, interrupted=True))
+        elif running is not None and exited is not None:
+            started = at - int((now - worker.progress_at) * MICROSECONDS)
+            self.outcomes.append(crash_outcome(running, exited, started, at))
+        is_done = running is None and exited is not None and exited.status == 0
+        if exited is not None and not is_done and (running is not None or not worker.is_leaving):
+            culprit = worker.home if running is None else worker.serving or worker.home
+            wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)
+            log.warning(
+                "worker %d of category=%s was %s; replaced in %g s",
+                worker.number & 0xFFFFFFFF, culprit, cause_of_death(exited), wait,
+            )  # fmt: skip
+        worker.close()
