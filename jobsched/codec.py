@@ -93,8 +93,11 @@ def encode_arguments(
 
 
 def decode_arguments(record: JobRecord) -> tuple[list[Any], dict[str, Any]]:
-    """Return a job's arguments as plain values."""
-    return _any.decode(record.args), _any.decode(record.kwargs)
+    """Return a job's arguments as plain values. Raises BadRecord."""
+    try:
+        return _any.decode(record.args), _any.decode(record.kwargs)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRecord(f"its arguments cannot be read: {error}") from error
 
 
 def encode_result(value: Any) -> bytes:
