@@ -1,0 +1,108 @@
+"""What the LMDB store promises beyond the contract: its files, its format, its environment."""
+
+import os
+import stat
+
+import lmdb as engine
+import pytest
+
+from jobsched.errors import StoreError, StoreFormatError, StoreFull, StoreUnsafe
+from jobsched.job import State
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.base import Accepted, Query, Refused, Request, Slot, Turn
+from jobsched.store.lmdb import open_store
+
+NOW = 1_000_000
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "store"
+
+
+def change(place, database, key, value):
+    """Write a row behind the store's back."""
+    with engine.open(str(place), max_dbs=16, map_size=1 << 30) as env:
+        table = env.open_db(database.encode())
+        with env.begin(write=True, db=table) as txn:
+            txn.put(key, value)
+
+
+@pytest.mark.parametrize("found", [str(layout.FORMAT + 1).encode(), b"jobs of another program"])
+def test_a_store_of_a_newer_or_foreign_format_is_refused_and_left_alone(place, found):
+    open_store(place).close()
+    change(place, "meta", b"format", found)
+    before = (place / "data.mdb").read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreFormatError, match=r"has format .* upgrade jobsched"):
+            open_store(place)
+    assert (place / "data.mdb").read_bytes() == before
+
+
+def test_a_file_that_is_no_store_is_refused(place):
+    place.mkdir(mode=0o700)
+    (place / "data.mdb").write_bytes(b"no pages of LMDB " * 1000)
+    with pytest.raises(StoreError, match="cannot open the store"):
+        open_store(place)
+
+
+def test_only_the_owner_can_read_a_store(place):
+    before = os.umask(0)
+    try:
+        open_store(place).close()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (place, *place.iterdir())}
+    assert modes == {"store": 0o700, "data.mdb": 0o600, "lock.mdb": 0o600}
+
+
+def test_a_store_that_others_can_write_is_refused(place):
+    open_store(place).close()
+    place.chmod(0o777)
+    with pytest.raises(StoreUnsafe, match=r"can be written by others \(mode 777\): chmod 700"):
+        open_store(place)
+
+
+def test_a_store_opened_twice_is_one_and_needs_two_closes(place, new_job):
+    first, second = open_store(place), open_store(place)
+    assert first is second
+    first.close()
+    assert second.apply(Turn(now=NOW, requests=[Request(jobs=[new_job()])])).replies == [Accepted([])]
+    second.close()
+
+
+def test_a_full_store_refuses_jobs_and_lets_the_others_end(place, new_job, monkeypatch):
+    monkeypatch.setattr("jobsched.store.lmdb._MAP_SIZE", 1 << 20)
+    store = open_store(place)
+    jobs = [new_job() for _ in range(40)]
+    store.apply(Turn(now=NOW, requests=[Request(jobs=jobs)]))
+    big = Request(jobs=[new_job() for _ in range(20_000)])
+    result = store.apply(Turn(now=NOW, requests=[big, Request(pause=["mail"])], slots=[Slot("mail", 1, 0)]))
+    refused, accepted = result.replies
+    assert isinstance(refused, Refused)
+    assert refused.kind == StoreFull.__name__
+    assert accepted == Accepted([])
+    assert store.stats()["mail"].paused
+    assert store.stats()["mail"][State.PENDING] == len(jobs)
+    store.close()
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.SCHEDULED, State.IN_PROGRESS])
+def test_a_job_whose_status_is_damaged_is_parked_and_still_counted(place, new_job, state):
+    store = open_store(place)
+    job = new_job(due_at=NOW + 1 if state is State.SCHEDULED else 0)
+    store.apply(Turn(now=NOW, requests=[Request(jobs=[job])]))
+    if state is State.IN_PROGRESS:
+        store.apply(Turn(now=NOW, slots=[Slot("mail", 1, 1)]))
+    store.close()
+    change(place, "statuses", job.id, b"\x01damaged")
+    store = open_store(place)
+    store.recover(NOW)
+    result = store.apply(Turn(now=NOW + 1, release=9, slots=[Slot("mail", 1, 9)]))
+    assert result.claims == []
+    counts = result.stats["mail"].counts
+    assert (sum(counts), counts[State.PARKED]) == (1, 1)
+    [found] = store.find(Query(state=State.PARKED)).jobs
+    assert found.id == job.id
+    assert "damaged" in found.error.cause
+    store.close()
