@@ -10,10 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from jobsched import wire
 from jobsched.errors import JobschedError, WireError, WireVersionError
+from jobsched.framed import FramedSocket
 from jobsched.loop import Loop
 from jobsched.reception import Reception
 
@@ -21,43 +20,23 @@ __all__ = ["Client", "Clients", "Listener"]
 
 log = logging.getLogger(__name__)
 
-_RECEIVE = 1 << 18
 _BACKLOG = 512
 SOCKET_NAME = "node.sock"
 
 
-class Client:
-    """A connected process. Belongs to the node's loop."""
+class Client(FramedSocket[wire.FromClient]):
+    """A connected process."""
 
     def __init__(self, connection: socket.socket, blocked: Callable[[Client], None]) -> None:
-        self._socket = connection
-        self._socket.setblocking(False)
-        self._blocked = blocked
-        self._frames = wire.FrameReader()
-        self._decode = msgspec.msgpack.Decoder(wire.FromClient).decode
+        super().__init__(connection, "a client", wire.FromClient, blocked)
         self._is_greeted = False
-        self._unsent = bytearray()
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for a selector."""
-        return self._socket.fileno()
 
     def receive(self) -> list[wire.Ask | wire.Look]:
         """Return what the client has asked. Raises ConnectionResetError when it has hung up,
         WireError when it sends anything but our protocol.
         """
-        try:
-            data = self._socket.recv(_RECEIVE)
-        except BlockingIOError:
-            return []
-        if not data:
-            raise ConnectionResetError
         asked: list[wire.Ask | wire.Look] = []
-        for body in self._frames.feed(data):
-            try:
-                message = self._decode(body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise WireError(f"not a message: {error}") from error
+        for message in self.arrived():
             if isinstance(message, wire.Hello):
                 self._greet(message)
             elif not self._is_greeted:
@@ -72,36 +51,9 @@ class Client:
         self._is_greeted = True
         self.send(wire.Welcome(os.getpid()))
 
-    def send(self, message: msgspec.Struct) -> None:
-        """Send a message; what does not fit now is sent by `flush`."""
-        self._unsent += wire.frame(message)
-        self.flush()
-        if self._unsent:
-            self._blocked(self)
-
-    def flush(self) -> None:
-        """Send what waits, as far as it fits."""
-        try:
-            while self._unsent:
-                sent = self._socket.send(memoryview(self._unsent)[:_RECEIVE])
-                del self._unsent[:sent]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._unsent.clear()  # it is gone; the next read says so
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether `flush` has to be called when the socket can take more."""
-        return bool(self._unsent)
-
     def refuse(self, error: JobschedError) -> None:
         """Tell the client why it is dropped."""
         self.send(wire.Bye(type(error).__name__, str(error)))
-
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
 
 
 class Listener:

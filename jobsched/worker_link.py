@@ -12,11 +12,11 @@ import msgspec
 
 from jobsched import wire
 from jobsched.errors import WireError
+from jobsched.framed import FramedSocket
 from jobsched.store.base import Claim, GiveBack
 
 __all__ = ["Held", "WorkerLink"]
 
-_RECEIVE = 1 << 18
 _WORK_BYTES = 1 << 20  # of records in one frame
 
 
@@ -27,7 +27,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     claim: int
 
 
-class WorkerLink:
+class WorkerLink(FramedSocket[wire.FromWorker]):
     """One worker process. All fields belong to the node's loop.
 
     `home` is the category that the balancer has assigned it to, `serving` the one whose jobs it
@@ -36,7 +36,6 @@ class WorkerLink:
     """
 
     def __init__(self, number: int, home: str, now: float, blocked: Callable[[WorkerLink], None]) -> None:
-        self._blocked = blocked  # told when something waits for the socket to take more
         self.number = number
         self.home = home
         self.serving: str | None = None
@@ -53,17 +52,10 @@ class WorkerLink:
             own_side = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             self._taken_back = os.open(f"/proc/self/fd/{self.far_tokens}", own_side)
             stack.callback(os.close, self._taken_back)
-            self._socket, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            near_end, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             stack.pop_all()
-        self._socket.setblocking(False)
-        self._frames = wire.FrameReader()
-        self._decode = msgspec.msgpack.Decoder(wire.FromWorker).decode
-        self._unsent = bytearray()
+        super().__init__(near_end, f"worker {number & 0xFFFFFFFF}", wire.FromWorker, blocked)
         self._generation = 0
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for a selector."""
-        return self._socket.fileno()
 
     def let_go_of_far_ends(self) -> None:
         """Close the worker's ends here, once it has its own."""
@@ -134,53 +126,17 @@ class WorkerLink:
         """Return the messages that have arrived. Raises ConnectionResetError at the end of them,
         WireError when they are none.
         """
-        try:
-            data = self._socket.recv(_RECEIVE)
-        except BlockingIOError:
-            return []
-        if not data:
-            raise ConnectionResetError
-        return self._messages(data)
+        return list(self.arrived())
 
     def receive_rest(self) -> list[wire.FromWorker]:
         """Return all that a dead worker had sent; what is no message ends it."""
         messages: list[wire.FromWorker] = []
-        with contextlib.suppress(OSError, WireError):
-            while data := self._socket.recv(_RECEIVE):
-                messages += self._messages(data)
+        with contextlib.suppress(WireError):
+            messages += self.remaining()
         return messages
-
-    def _messages(self, data: bytes) -> list[wire.FromWorker]:
-        try:
-            return [self._decode(body) for body in self._frames.feed(data)]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise WireError(f"worker {self.number} sent what is no message: {error}") from error
-
-    def send(self, message: msgspec.Struct) -> None:
-        """Send a message; what does not fit now is sent by `flush`."""
-        self._unsent += wire.frame(message)
-        self.flush()
-        if self._unsent:
-            self._blocked(self)
-
-    def flush(self) -> None:
-        """Send what waits, as far as it fits."""
-        try:
-            while self._unsent:
-                sent = self._socket.send(memoryview(self._unsent)[:_RECEIVE])
-                del self._unsent[:sent]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._unsent.clear()  # it is gone, perhaps buried since it asked
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether `flush` has to be called when the socket can take more."""
-        return bool(self._unsent)
 
     def close(self) -> None:
         """Close everything; the worker is gone."""
         self.dismiss()
-        self._socket.close()
+        super().close()
         os.close(self._taken_back)
