@@ -22,8 +22,8 @@ M = TypeVar("M")
 class FramedSocket(Generic[M]):
     """A socket that brings messages of the types `kinds`, and keeps what it cannot send yet.
 
-    `peer` names the other end in errors; `blocked` is told when something waits for the socket to take more: `flush` it then. Belongs to
-    the node's loop.
+    `peer` names the other end in errors; `blocked` is told when something waits for the socket to
+    take more: `flush` it then. Belongs to the node's loop.
     """
 
     def __init__(

@@ -88,12 +88,12 @@ GREETING = frame(Hello())
     ("sent", "reason"),
     [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "the limit is"),
-        (b"\0\0\0\x08\xc1garbage", "not a message"),
-        (b"\0\0\0\x02\xff\xff", "not a message"),
-        (GREETING + b"\0\0\0\x00", "not a message"),
+        (b"\0\0\0\x08\xc1garbage", "a client sent what is no message"),
+        (b"\0\0\0\x02\xff\xff", "a client sent what is no message"),
+        (GREETING + b"\0\0\0\x00", "a client sent what is no message"),
         (GREETING + (3 << 30).to_bytes(4, "big") + b"x" * 1000, "3,221,225,472 bytes"),
         (frame(Look(1, bytes(16))), "the first frame must be a greeting"),
-        (GREETING + frame(Welcome(1)), "not a message"),
+        (GREETING + frame(Welcome(1)), "a client sent what is no message"),
     ],
     ids=["http", "garbage", "no msgpack", "empty", "3 GB", "no greeting", "wrong direction"],
 )
