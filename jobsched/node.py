@@ -79,6 +79,7 @@ class Node:
         self._is_eager = True  # the last turn may have left something to do at once
         self._drain_until: float | None = None
         self._ended = 0
+        self._failed_before = 0
         self._reported_at = 0.0
         self._started_at = self._clock.monotonic()
 
@@ -123,7 +124,6 @@ class Node:
         if self._turn_log is not None:
             self._store = RecordingStore(owned.store, TurnLog(self._turn_log))
         self._stats = self._store.stats()
-        self._failed_before = 0
         self._failed_before = self._failed()
         self._clients = Clients(owned.listener, self._loop, self._reception)
         for name in self._stats.keys() - self._config.categories.keys():

@@ -307,7 +307,7 @@ class Courier:
                 self._lead()
         finally:  # an interrupted thread must not take the lead with it
             with self._lock:
-                if not parcel.arrived and parcel in self._waiting:
+                if parcel in self._waiting:
                     self._waiting.remove(parcel)
                 if self._leader is parcel:
                     self._bequeath()

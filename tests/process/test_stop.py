@@ -1,5 +1,6 @@
 """Stopping: what runs may finish, what waits keeps its place, and nothing is charged."""
 
+import fcntl
 import os
 import signal
 import time
@@ -142,3 +143,14 @@ def test_until_idle_leaves_paused_categories_alone(project):
     done = dispatch(project, "mark", "reports", "done")
     assert project.run_until_idle() == 0
     assert [kept.state(), done.state()] == ["pending", "completed"]
+
+
+@pytest.mark.parametrize("options", [(), ("--until-idle",)])
+def test_a_stop_is_obeyed_while_a_client_holds_up_the_start(project, options):
+    project.dispatcher().dispatch("tasks:mark", "mail", args=("waits",))
+    with (project.store_path / "writers.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        node = project.launch(*options)
+        eventually(lambda: node.says("waiting for a client that writes"))
+        node.terminate()
+        assert node.wait() == 0, node.end_of_log

@@ -206,3 +206,18 @@ def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(cou
 
 def test_replies_may_be_of_any_kind():
     assert Courier(lambda requests: [Accepted() for _ in requests]).call(Request()) == Accepted()
+
+
+def test_a_leader_interrupted_after_its_own_reply_came_leaves_no_trace():
+    """Once the replies are being told apart, its own is there already and the batch waits again."""
+
+    def replies(requests):
+        yield from [Accepted()] * len(requests)
+        raise KeyboardInterrupt
+
+    courier = Courier(replies)
+    with pytest.raises(KeyboardInterrupt):
+        courier.call(Request())
+    assert (courier._waiting, courier._leader) == ([], None)
+    courier._exchange = lambda requests: [Accepted()] * len(requests)
+    assert courier.call(Request()) == Accepted()
