@@ -302,7 +302,7 @@ class Node:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
-        self._keeper.pruned(result.pruned, self._clock.monotonic())
+        self._keeper.learn(result.pruned, self._clock.monotonic(), is_full=result.is_full)
         self._pool.learn(result.blocked, turn.slots)
         if result.claims:  # first, so that workers start while the clients are answered
             self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
