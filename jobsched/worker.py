@@ -175,8 +175,9 @@ class Worker:
         if kill_after_s is None:
             kill_after_s = min(10.0, max(0.5, limit_s / 2))
         now = time.monotonic_ns()
-        kill_at = now + int((limit_s + kill_after_s) * _NANOSECONDS)
-        self._board.post(Posted(claim.number, now, kill_at, retry_us, int(limit_s * MICROSECONDS)))
+        limit_us = round(limit_s * MICROSECONDS)
+        kill_at = now + limit_us * 1000 + round(kill_after_s * _NANOSECONDS)
+        self._board.post(Posted(claim.number, now, kill_at, retry_us, limit_us))
 
     def _keep(self, text: str) -> None:
         self._board.write(f"{text}\n".encode(errors="backslashreplace"))
@@ -271,7 +272,7 @@ def _traceback(error: BaseException) -> str:
     return _encodable(redact(text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:]))
 
 
-_OURS = (__name__, Interrupts.__module__)
+_OURS = (__name__, Interrupts.__module__, "asyncio.runners", "asyncio.base_events")
 
 
 def _encodable(text: str) -> str:
