@@ -156,7 +156,7 @@ def ask_once(label: str) -> None:
 @task
 async def ask_whether_cancelled_async(label: str) -> str:
     with recorded(label):
-        while not current_job().cancelled():
+        while not current_job().cancelled():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     return label
 

@@ -150,20 +150,20 @@ def test_a_job_that_its_worker_holds_ahead_is_cancelled_without_having_run(serve
     assert "cancelled: before it had started" in causes
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_job_cancelled_around_the_death_of_its_node_does_not_run_again(project, moment):
+def test_jobs_cancelled_around_the_death_of_their_node_do_not_run_again(project):
     project.bring("stubborn_tasks")
-    project.configure({"mail": {"kill_after": "60s"}}, tasks=["tasks", "stubborn_tasks"], workers=1)
+    project.configure({"mail": {"kill_after": "60s"}}, tasks=["tasks", "stubborn_tasks"], workers=2)
     node = project.start()
-    job, run = running((project, project.dispatcher()), "swallow", "mail")
-    if moment == "before":
-        assert not job.cancel()
+    served = project, project.dispatcher()
+    before, first_run = running(served, "swallow", "mail", "before")
+    after, second_run = running(served, "swallow", "mail", "after")
+    assert not before.cancel()
     node.kill()
-    if moment == "after":
-        assert not project.dispatcher().job(job.id).cancel()
-    assert project.status(job.id).state is State.IN_PROGRESS
+    assert not project.dispatcher().job(after.id).cancel()
+    assert project.states([before.id, after.id]) == ["in_progress"] * 2
     assert project.run_until_idle() == 0
-    assert project.status(job.id).state is State.CANCELLED
-    assert project.cause(job.id) == "cancelled: while it ran, by the end of its node or worker"
-    assert len(project.started("swallow")) == 1
-    assert not is_running(run.pid)
+    for job, run in ((before, first_run), (after, second_run)):
+        assert project.status(job.id).state is State.CANCELLED
+        assert project.cause(job.id) == "cancelled: while it ran, by the end of its node or worker"
+        assert len(project.started(run.label)) == 1
+        assert not is_running(run.pid)
