@@ -67,8 +67,8 @@ class Drain:
                 continue
             self._running.discard(claim)
             state = state_of(job)
+            self.put_back += is_cut_off
             if is_cut_off and state is State.PENDING:
-                self.put_back += 1
                 log.warning("job=%s put back: it outlasted the stop", format_id(job))
             else:
                 log.info("job=%s %s%s", format_id(job), state, ": it outlasted the stop" * is_cut_off)
