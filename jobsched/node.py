@@ -273,7 +273,7 @@ class Node:
         starts = self._drain is None and not self._pressure.is_held
         self._slots = slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
-        unparked = self._keeper.release(self._store, self._reception.tasks) if starts else None
+        unparked = self._keeper.release(self._store, self._reception.tasks, requests) if starts else None
         if unparked is not None:
             requests.append(unparked)
         release = self._waiter.release(at)
