@@ -90,7 +90,9 @@ def test_a_job_that_goes_on_is_killed_and_its_worker_replaced(served, task):
 def test_a_job_that_fails_when_it_is_cancelled_is_not_tried_again(served):
     project, _ = served
     job, _ = running(served, "fail_when_cancelled", "mail")
+    began = time.monotonic()
     assert job.cancel(timeout=20)
+    assert time.monotonic() - began < 5  # who waits is told at once
     assert project.cause(job.id) == "cancelled: instead of being tried again"
     assert project.stored(job.id).attempts[0].error.cause == "RuntimeError: cannot clean up"
     assert len(project.started("fail_when_cancelled")) == 1
