@@ -14,7 +14,7 @@ from jobsched.node import JOBS_PUT_BACK
 
 MODULES = ("termed_tasks", "unseen_tasks")
 RATE, PER_S = 4, 0.5
-CATEGORIES = {"mail": {}, "reports": {}, "shelf": {}, "short": {"max_pending": 3}}
+CATEGORIES = {"mail": {}, "reports": {}, "shelf": {}, "short": {"max_pending": 3}, "rated": {"rate": "4/2s"}}
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +157,29 @@ def test_a_rate_is_kept_in_any_window_and_a_restart_lets_one_more_job_start(proj
     assert project.started("rare-3") == []
 
 
+def test_a_rate_is_not_spent_on_jobs_that_are_handed_ahead_and_taken_back(served):
+    project, jobs = served
+    jobs.dispatch("tasks:mark", "rated", args=("short",)).result(20)  # so the next seem to be short
+    (short,) = project.started("short")
+    eventually(lambda: time.monotonic() > short.start / 1e9 + 2.1)
+    prepared = [jobs.prepare("tasks:until", "rated", args=("long", "gate-long"))]
+    prepared += [jobs.prepare("tasks:mark", "rated", args=(f"rated-{number}",)) for number in range(3)]
+    long, *others = jobs.dispatch_many(prepared)
+    for job in others:
+        job.result(20)
+    project.open("gate-long")
+    long.result(20)
+    starts = [project.started(f"rated-{number}")[0].start for number in range(3)]
+    assert (max(starts) - project.started("long")[0].start) / 1e9 < 1.5
+
+
 # Room, time, pauses.
 
 
 @pytest.mark.parametrize("way", ["through the node", "directly"])
 def test_a_category_refuses_what_is_too_much_to_wait(project, served, way):
     if way == "directly":
-        project.configure({"short": {"max_pending": 3}})
+        project.configure({"short": {"max_pending": 3}, "rated": {"rate": "4/2s"}})
         jobs = project.dispatcher()
     else:
         project, jobs = served
