@@ -212,9 +212,9 @@ class Project:
 
     # Jobs.
 
-    def dispatcher(self) -> Dispatcher:
-        """Return a dispatcher of this project, closed with it."""
-        dispatcher = Dispatcher.from_config(self.config)
+    def dispatcher(self, config: Path | None = None) -> Dispatcher:
+        """Return a dispatcher of this project, or of another file beside its own; closed with it."""
+        dispatcher = Dispatcher.from_config(config or self.config)
         self.dispatchers.append(dispatcher)
         return dispatcher
 

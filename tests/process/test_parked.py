@@ -28,9 +28,9 @@ Path(__file__).with_name("loaded").touch()
 
 
 def parked_for(project, job):
-    stored = project.stored(job.id)
-    assert stored.status.state is State.PARKED
-    return stored.status.parked_for
+    status = project.status(job.id)
+    assert (status.state, status.attempt) == (State.PARKED, 0)
+    return status.parked_for
 
 
 def is_parked(project, job):
