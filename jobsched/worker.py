@@ -68,6 +68,7 @@ class Worker:
         self._interrupts = Interrupts(board, lambda: channel.is_in_frame)
         self._memory = MemoryLimit()
         self._born_at = time.monotonic()
+        self._pid = os.getpid()
         self._jobs = 0
         self._is_done = False
 
@@ -80,16 +81,12 @@ class Worker:
         self._interrupts.install()
         output.keep_on(self._board)
         channel = self._channel
-        pid = os.getpid()
-        channel.send(wire.Ready(pid))
+        channel.send(wire.Ready(self._pid))
         with contextlib.suppress(ConnectionError):
             while token := os.read(self._tokens, 1):
                 while channel.is_behind(token[0]) or not channel.claims:
                     channel.receive()
-                outcome = self._run(channel.claims.popleft())
-                if os.getpid() != pid:
-                    os._exit(0)  # a child that the job has forked came back: it is no worker
-                channel.send(wire.Done(outcome))
+                channel.send(wire.Done(self._run(channel.claims.popleft())))
                 if self._is_done:
                     break
         self._interrupts.close()
@@ -153,6 +150,10 @@ class Worker:
             function = functools.partial(definition.function, *args, **kwargs)
             return self._interrupts.call(claim.number, limit_s, function)
         finally:
+            if os.getpid() != self._pid:
+                # A child that the job has forked came back: it is no worker, and the board is not its.
+                output.flush()
+                os._exit(0)
             current.reset(token)
 
     def _post(
