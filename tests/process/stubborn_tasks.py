@@ -94,6 +94,19 @@ def leave_children(label: str) -> None:
             time.sleep(0.01)
 
 
+@task
+def fork_back(label: str) -> None:
+    """Let a forked child come back from the job, and survive all."""
+    note("start", label)
+    child = os.fork()
+    if child == 0:
+        return
+    os.waitpid(child, 0)
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.01)
+
+
 def keep_pid(label: str, kind: str, pid: int) -> None:
     new = HERE / f"{kind}-{label}.new"
     new.write_text(str(pid))

@@ -57,10 +57,11 @@ def test_a_drain_in_which_all_jobs_end_is_a_success(project, draining):
     assert not node.says("put back")
 
 
-def test_a_job_that_fails_during_a_drain_is_no_job_put_back(project):
-    project.configure({"mail": {"timeout": "500ms", "kill_after": "100ms"}}, workers=2)
+def test_a_job_that_is_killed_for_its_time_during_a_drain_has_failed_and_is_not_put_back(project):
+    project.bring("stubborn_tasks")
+    project.configure({"mail": {"timeout": "1s"}}, workers=2, tasks=["tasks", "stubborn_tasks"])
     node = project.start("--grace", "20s")
-    job = project.dispatcher().dispatch("tasks:until", "mail", args=("late", "gate"))
+    job = project.dispatcher().dispatch("stubborn_tasks:swallow", "mail", args=("late",))
     eventually(lambda: project.started("late"))
     node.terminate()
     assert node.wait() == 0

@@ -10,7 +10,14 @@ from jobsched import JobFailed
 from jobsched.job import State
 from jobsched.store.base import StoredJob
 
-STUBBORN = {"swallow": 1, "compute": 0, "block_signals": 0, "block_loop": 0, "leave_children": 0}
+STUBBORN = {
+    "swallow": 1,
+    "compute": 0,
+    "block_signals": 0,
+    "block_loop": 0,
+    "leave_children": 0,
+    "fork_back": 0,
+}
 """Tasks that survive their time's end, and how often they are tried again."""
 ORPHANS = ("session-leave_children", "orphan-leave_children")
 LIMIT_S = 1.0
@@ -24,7 +31,7 @@ CATEGORIES = {name: {"max_workers": 1} for name in STUBBORN} | {
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("timeouts")
-    with serving(folder, "stubborn_tasks", categories=CATEGORIES, workers=6) as served:
+    with serving(folder, "stubborn_tasks", categories=CATEGORIES, workers=7) as served:
         yield served
 
 
