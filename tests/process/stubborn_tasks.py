@@ -175,11 +175,13 @@ async def ask_whether_cancelled_async(label: str) -> str:
 
 
 @task(max_retries=5, backoff=SOON)
-def fail_when_cancelled(label: str) -> None:
+def fail_when_cancelled(label: str, gate: str) -> None:
+    """Fail when cancelled, once the file `gate` is there."""
     note("start", label)
     try:
         time.sleep(PATIENCE_S)
     except JobCancel:
+        wait_for(HERE / gate)
         raise RuntimeError("cannot clean up") from None
 
 

@@ -1,5 +1,6 @@
 """Cancelling a job that runs: kindly, by an exception, by force; and what its end says."""
 
+import contextlib
 import threading
 import time
 
@@ -7,7 +8,10 @@ import pytest
 from nodes import eventually, is_running, serving
 
 from jobsched import JobCancelled
-from jobsched.job import State, format_id, new_id
+from jobsched.job import State, format_id, new_id, parse_id
+from jobsched.store.base import Request
+from jobsched.transport import NodeConnection
+from jobsched.wire import Look, frame
 
 CATEGORIES = {
     "mail": {},
@@ -88,14 +92,20 @@ def test_a_job_that_goes_on_is_killed_and_its_worker_replaced(served, task):
 
 
 def test_a_job_that_fails_when_it_is_cancelled_is_not_tried_again(served):
-    project, _ = served
-    job, _ = running(served, "fail_when_cancelled", "mail")
-    began = time.monotonic()
-    assert job.cancel(timeout=20)
-    assert time.monotonic() - began < 5  # who waits is told at once
+    """Who waits for it is told at once: the connection has asked before it ends."""
+    project, jobs = served
+    job = jobs.dispatch("stubborn_tasks:fail_when_cancelled", "patient", args=("failing", "gate-failing"))
+    eventually(lambda: project.started("failing"))
+    assert not job.cancel()
+    with contextlib.closing(NodeConnection(project.store_path)) as waiting:
+        waiting._socket.sendall(frame(Look(1000, parse_id(job.id), ended=True)))
+        waiting.exchange([Request(resume=["mail"])])
+        project.open("gate-failing")
+        waiting._socket.settimeout(5)
+        assert waiting._receive().job.status.state is State.CANCELLED
     assert project.cause(job.id) == "cancelled: instead of being tried again"
     assert project.stored(job.id).attempts[0].error.cause == "RuntimeError: cannot clean up"
-    assert len(project.started("fail_when_cancelled")) == 1
+    assert len(project.started("failing")) == 1
 
 
 def test_a_job_that_finishes_nevertheless_is_completed(served):
