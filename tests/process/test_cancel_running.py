@@ -1,7 +1,6 @@
 """Cancelling a job that runs: kindly, by an exception, by force; and what its end says."""
 
 import contextlib
-import threading
 import time
 
 import pytest
@@ -11,7 +10,7 @@ from jobsched import JobCancelled
 from jobsched.job import State, format_id, new_id, parse_id
 from jobsched.store.base import Request
 from jobsched.transport import NodeConnection
-from jobsched.wire import Look, frame
+from jobsched.wire import Look, ask_frames, frame
 
 CATEGORIES = {
     "mail": {},
@@ -120,12 +119,13 @@ def test_a_cancellation_that_comes_with_the_end_of_the_job_changes_nothing(serve
     project, jobs = served
     job = jobs.dispatch("tasks:until", "mail", args=("ends-first", "gate-ends-first"))
     (run,) = eventually(lambda: project.started("ends-first"))
-    cancelling = threading.Thread(target=job.cancel)
-    with project.nodes[0].stopped():
-        project.open("gate-ends-first")
-        eventually(lambda: project.started("ends-first")[0].end)
-        cancelling.start()
-    cancelling.join(20)
+    with contextlib.closing(NodeConnection(project.store_path)) as cancelling:
+        with project.nodes[0].stopped():
+            project.open("gate-ends-first")
+            eventually(lambda: project.started("ends-first")[0].end)
+            for part in ask_frames(1, Request(cancel=[parse_id(job.id)])):
+                cancelling._socket.sendall(part)
+        assert cancelling._receive().reply.states == [State.IN_PROGRESS]
     assert job.result(20) == "ends-first"
     assert job.state() == "completed"
     assert is_running(run.pid)

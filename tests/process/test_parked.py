@@ -1,13 +1,15 @@
 """Jobs that nobody can run now: set aside with the reason, and run once somebody can."""
 
 import contextlib
-import threading
 
 import lmdb
 import psutil
 from nodes import eventually
 
 from jobsched.job import ParkedFor, State, parse_id
+from jobsched.store.base import Request
+from jobsched.transport import NodeConnection
+from jobsched.wire import ask_frames
 
 LATER = """
 
@@ -99,14 +101,14 @@ def test_a_parked_job_that_is_cancelled_at_the_moment_when_it_could_run_does_not
     tasks = project.folder / "tasks.py"
     tasks.write_text(tasks.read_text() + LATER)
     node = project.start()
-    jobs.resume("mail")  # so that the cancellation finds a connection
-    cancelling = threading.Thread(target=job.cancel)
-    with node.stopped():
-        cancelling.start()
-        project.open("gate")
-        eventually((project.folder / "loaded").exists)
-        eventually(lambda: is_at_rest(node.preloader()))  # it has told the node
-    cancelling.join(20)
+    with contextlib.closing(NodeConnection(project.store_path)) as cancelling:
+        with node.stopped():
+            project.open("gate")
+            eventually((project.folder / "loaded").exists)
+            eventually(lambda: is_at_rest(node.preloader()))  # it has told the node
+            for part in ask_frames(1, Request(cancel=[parse_id(job.id)])):
+                cancelling._socket.sendall(part)
+        cancelling._receive()
     jobs.dispatch("tasks:mark", "mail", args=("behind",)).result(20)
     assert job.state() == "cancelled"
     assert project.started("cancelled") == []
