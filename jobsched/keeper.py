@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_record
@@ -88,13 +88,16 @@ class Keeper:
         """Begin to look for parked jobs that can run now: the modules were loaded."""
         self._parked_after = b""
 
-    def release(self, store: JobStore, tasks: Collection[str]) -> Request | None:
-        """Return the release of those on the next page of parked jobs that may run now."""
+    def release(self, store: JobStore, tasks: Collection[str], requests: Iterable[Request]) -> Request | None:
+        """Return the release of those on the next page of parked jobs that may run now; not of those
+        that the same turn is to cancel, as an operator's retry would bring these back.
+        """
         if self._parked_after is None:
             return None
         page = store.find(Query(state=State.PARKED, limit=_PAGE, after=self._parked_after))
         self._parked_after = page.next
-        ready = [job.id for job in page.jobs if _may_run(job, tasks)]
+        ending = {job_id for request in requests for job_id in request.cancel}
+        ready = [job.id for job in page.jobs if job.id not in ending and _may_run(job, tasks)]
         return Request(retry=ready) if ready else None
 
 
