@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from jobsched.codec import decode_record
-from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, State, format_id, new_id
+from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, Limit, State, Terms, format_id, new_id
 from jobsched.report import Decision
 from jobsched.store.base import (
     KEPT_DECISIONS,
@@ -764,3 +764,38 @@ def test_turns_from_several_threads_each_happen_whole(store, new_job):
     places = {job.id: status(store, job).sequence for job in jobs}
     assert sorted(places.values()) == list(range(1, 161))
     assert all(places[a.id] + 1 == places[b.id] for a, b in list(pairwise(jobs))[::2])
+
+
+# Terms
+
+
+def limited(most):
+    return Terms(limits=(Limit(b"l" * 16, most),))
+
+
+def test_a_job_that_ends_does_not_bring_back_an_older_word_on_its_limit(store, new_job):
+    add(store, new_job(terms=limited(3)))
+    [held] = claim(store)
+    add(store, *(new_job(terms=limited(1)) for _ in range(3)))
+    finish(store, outcome(held))
+    found = [claim(store, worker=worker) for worker in (1, 2, 3)]
+    assert [len(claims) for claims in found] == [1, 0, 0]
+
+
+def test_an_id_twice_in_one_request_does_not_conflict_with_itself(store, new_job):
+    job = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
+    assert add(store, job, job).replies == [Accepted()]
+    other = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
+    assert add(store, other).replies[0].kind == "DuplicateJob"
+
+
+def test_a_snoozed_job_that_completes_without_a_result_keeps_no_error(store, new_job):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    snooze = Outcome(job.id, held.number, State.SCHEDULED, NOW, NOW, None, BROKEN, NOW, unspent=True)
+    finish(store, snooze)
+    [held] = store.apply(Turn(now=NOW, release=1, slots=[Slot("mail", 1, 1)])).claims
+    assert held.attempt == 1
+    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW))
+    assert (store.get(job.id).result, store.get(job.id).error) == (None, None)

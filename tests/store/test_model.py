@@ -45,7 +45,10 @@ requests = st.fixed_dictionaries(
     {
         "jobs": st.lists(new_jobs, max_size=4),
         "cancel": st.lists(ids, max_size=2),
-        "pause": st.just({}) | st.just({}) | st.just({}) | st.dictionaries(categories, st.just(0), max_size=1),
+        "pause": st.just({})
+        | st.just({})
+        | st.just({})
+        | st.dictionaries(categories, st.just(0), max_size=1),
         "resume": st.lists(categories, max_size=2),
     }
 )
