@@ -78,6 +78,11 @@ def read_ledger(path: Path) -> list[Tried]:
     ]
 
 
+def read_ledgers(folder: Path) -> list[Tried]:
+    """Return what the clients have tried whose ledgers lie in a folder."""
+    return [job for path in sorted(folder.glob("*.ledger")) for job in read_ledger(path)]
+
+
 class Stored(NamedTuple):
     """What the store says of a job."""
 
@@ -126,7 +131,7 @@ class History:
     @classmethod
     def of(cls, project: Project, ledgers: Path) -> "History":
         """Return the history of a project whose clients' ledgers lie in a folder."""
-        return cls([job for path in sorted(ledgers.iterdir()) for job in read_ledger(path)], project)
+        return cls(read_ledgers(ledgers), project)
 
     @property
     def acknowledged(self) -> set[str]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +110,12 @@ class Torture:
         if not condition:
             self.failures.append(text)
         return bool(condition)
+
+    def check_none(self, **found: Collection[Any]) -> dict[str, Figure]:
+        """Note a failure for each of these that is not empty; return their sizes as figures."""
+        for name, things in found.items():
+            self.check(not things, f"{len(things)} {name.replace('_', ' ')}: {list(things)[:5]}")
+        return {name: len(things) for name, things in found.items()}
 
     def close(self) -> None:
         for project in self._projects:

@@ -5,7 +5,8 @@ import json
 import pytest
 from scenario import discover, run_scenario
 
-NAMES = [name for name, chosen in discover().items() if chosen.run.__module__ == "kill_scenarios"]
+MODULES = {"kill_client_scenarios", "kill_node_scenarios", "kill_worker_scenarios", "stop_scenarios"}
+NAMES = [name for name, chosen in discover().items() if chosen.run.__module__ in MODULES]
 
 
 @pytest.mark.parametrize("name", NAMES)
