@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from clients import Crowd, Work
 from history import History, Ledger
 from nodes import Node, Project, eventually
-from scenario import Figure, Torture, scenario
+from scenario import Figure, Torture, quantiles, scenario
 from structure import structural_problems
 
 from jobsched import Dispatcher
@@ -165,16 +165,6 @@ class Watch:
             "launch_to_answer_s": quantiles(self.ready_s),
             "ready_after_import_s": ready,
         }
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """Return median, 99th percentile and the largest of some seconds."""
-    ordered = sorted(values) or [0.0]
-    return {
-        "p50": round(ordered[len(ordered) // 2], 3),
-        "p99": round(ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], 3),
-        "max": round(ordered[-1], 3),
-    }
 
 
 def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,3 +152,13 @@ def run_scenario(
         line["failed_checks"] = len(torture.failures)
         line["failures"] = torture.failures[:_SHOWN_FAILURES]
     return line
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """Return median, 99th percentile and the largest of some seconds."""
+    ordered = sorted(values) or [0.0]
+    return {
+        "p50": round(ordered[len(ordered) // 2], 3),
+        "p99": round(ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], 3),
+        "max": round(ordered[-1], 3),
+    }
