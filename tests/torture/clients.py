@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from history import Ledger
+from nodes import eventually
 
 from jobsched import Dispatcher
 from jobsched.linux import die_with_parent
+
+PATIENCE_S = 120.0
 
 Work = Callable[[Dispatcher, Ledger], None]
 
@@ -96,3 +99,19 @@ class Crowd:
             time.sleep(0.01)
         self.unexpected_ends += [-signal.SIGKILL] * len(self.clients)
         self.kill(list(self.clients))
+
+
+class Allowance:
+    """The share of their jobs that clients may have dispatched: written here, read by them."""
+
+    def __init__(self, path: Path, share: float) -> None:
+        self._path = path
+        self.set(share)
+
+    def set(self, share: float) -> None:
+        new = self._path.with_suffix(".new")
+        new.write_text(str(share))
+        new.rename(self._path)
+
+    def wait_for(self, share: float) -> None:
+        eventually(lambda: float(self._path.read_text()) > share, PATIENCE_S)

@@ -7,9 +7,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
-from clients import Crowd, Work
+from clients import Allowance, Crowd, Work
 from history import History, Ledger
 from nodes import Node, Project, eventually
 from scenario import Figure, Torture, quantiles, scenario
@@ -20,7 +19,6 @@ from jobsched.job import format_id
 
 BATCHES = (1, 1, 1, 2, 5, 20)
 LONGER_S = 0.01, 0.05
-PATIENCE_S = 120.0
 CATEGORIES = {"lane": {"max_workers": 1}, "mixed": {}}
 WORKERS = 4
 IMPORT = "import jobsched.cli.app, jobsched.cli.run, jobsched.node"
@@ -60,22 +58,6 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
         **watch.readiness(torture),
         **torture.check_none(structural_problems=structural_problems(project.store_path)),
     }
-
-
-class Allowance:
-    """The share of their jobs that clients may have dispatched: written here, read by them."""
-
-    def __init__(self, path: Path, share: float) -> None:
-        self._path = path
-        self.set(share)
-
-    def set(self, share: float) -> None:
-        new = self._path.with_suffix(".new")
-        new.write_text(str(share))
-        new.rename(self._path)
-
-    def wait_for(self, share: float) -> None:
-        eventually(lambda: float(self._path.read_text()) > share, PATIENCE_S)
 
 
 def dispatching(count: int, allowance: Allowance) -> Callable[[str, int], Work]:

@@ -27,8 +27,8 @@ def fail_some(label: str, failures: int, seconds: float = 0.0) -> None:
     with recorded_alone(label):
         if seconds:
             time.sleep(seconds)
-        if current_job().attempt <= failures:
-            raise ValueError(label)
+    if current_job().attempt <= failures:  # out here, where the lock is free again
+        raise ValueError(label)
 
 
 @task
