@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from clients import Allowance, Crowd, Work
 from history import History, Ledger
@@ -17,7 +18,8 @@ from structure import structural_problems
 from jobsched import Dispatcher
 from jobsched.job import format_id
 
-BATCHES = (1, 1, 1, 2, 5, 20)
+BATCHES = (1, 1, 1, 2, 5)
+PAUSE_S = 0.01  # between two dispatches of a client, at most
 LONGER_S = 0.01, 0.05
 CATEGORIES = {"lane": {"max_workers": 1}, "mixed": {}}
 WORKERS = 4
@@ -42,8 +44,7 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
     for kill in range(kills):
         moment = torture.rng.choice(MOMENTS)
         moments[moment] += 1
-        watch.kill_a_node(torture, moment)
-        allowance.set(0.1 + 0.9 * (kill + 1) / kills)
+        watch.kill_a_node(torture, moment, partial(allowance.set, 0.1 + 0.9 * (kill + 1) / kills))
         if kill % IMPORT_EVERY == 0:
             watch.import_once()
         torture.progress(f"kill-node: {kill + 1} of {kills} kills")
@@ -70,6 +71,7 @@ def dispatching(count: int, allowance: Allowance) -> Callable[[str, int], Work]:
             while numbers:
                 part, numbers = numbers[: (size := rng.choice(BATCHES))], numbers[size:]
                 allowance.wait_for(part[0] / count)
+                time.sleep(rng.uniform(0, PAUSE_S))
                 labels = [f"{name}-{number:05}" for number in part]
                 if name == "c1":
                     jobs = [dispatcher.prepare("kill_tasks:work", "lane", args=(label,)) for label in labels]
@@ -96,19 +98,23 @@ class Watch:
         self.cut_off: set[tuple[str, int]] = set()
         """Claims, as job and number, that were found in progress with no node alive."""
 
-    def kill_a_node(self, torture: Torture, moment: str) -> None:
+    def kill_a_node(self, torture: Torture, moment: str, dispatch: Callable[[], None]) -> None:
+        """Start a node, have the clients dispatch, and kill it at some moment."""
         launched = time.monotonic()
         node = self._project.launch()
         if moment == "at launch":
+            dispatch()
             time.sleep(torture.rng.uniform(0, 0.05))
         elif moment == "while it starts":
             usual = statistics.median(self.ready_s) if self.ready_s else SLOWEST_START_S
+            dispatch()
             time.sleep(torture.rng.uniform(0.05, usual))
         else:
             before = self._noted()
             self._await_ready(node, launched)
             if moment == "at work":
                 eventually(lambda: self._noted() > before or self._project.is_settled())
+            dispatch()
             time.sleep(torture.rng.uniform(0, 0.05 if moment == "just ready" else 0.3))
         torture.check(node.is_alive, f"the node ended by itself: {node.end_of_log}")
         node.kill()
