@@ -115,7 +115,8 @@ class Watch:
             if moment == "at work":
                 eventually(lambda: self._noted() > before or self._project.is_settled())
             dispatch()
-            time.sleep(torture.rng.uniform(0, 0.05 if moment == "just ready" else 0.3))
+            longest = 0.05 if moment == "just ready" else torture.rng.choice((0.05, 0.3))
+            time.sleep(torture.rng.uniform(0, longest))
         torture.check(node.is_alive, f"the node ended by itself: {node.end_of_log}")
         node.kill()
         self._note_claims()
