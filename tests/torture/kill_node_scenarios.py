@@ -17,14 +17,17 @@ from structure import structural_problems
 
 from jobsched import Dispatcher
 from jobsched.job import format_id
+from jobsched.store.lmdb import LmdbStore
 
 BATCHES = (1, 1, 1, 2, 5)
 PAUSE_S = 0.01  # between two dispatches of a client, at most
 LONGER_S = 0.01, 0.05
-CATEGORIES = {"lane": {"max_workers": 1}, "mixed": {}}
+CATEGORIES = {"lane": {"max_workers": 1}, "mixed": {}, "long": {}}
 WORKERS = 4
+CLIENTS = 2
+LONG_EVERY = 10  # kills; half of them interrupt the same job
 IMPORT = "import jobsched.cli.app, jobsched.cli.run, jobsched.node"
-IMPORT_EVERY = 25  # kills
+IMPORT_EVERY = 10  # kills
 READY_LIMIT_S = 2.0
 SLOWEST_START_S = 0.5
 MOMENTS = ("at launch", "while it starts", "just ready", "at work", "at work")
@@ -37,17 +40,20 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
     project.configure(CATEGORIES, workers=WORKERS, tasks=["tasks", "kill_tasks"])
     ledgers = torture.folder / "ledgers"
     allowance = Allowance(torture.folder / "allowance", 0.1)
-    crowd = Crowd(project.config, ledgers, dispatching(jobs // 2, allowance), len(CATEGORIES))
+    crowd = Crowd(project.config, ledgers, dispatching(jobs // 2, allowance), CLIENTS)
     crowd.fill(torture.rng)
+    long = LongJobs(project, Ledger(ledgers / "long.ledger"))
     watch = Watch(project)
     moments: Counter[str] = Counter()
     for kill in range(kills):
+        long.go_on(kill)
         moment = torture.rng.choice(MOMENTS)
         moments[moment] += 1
         watch.kill_a_node(torture, moment, partial(allowance.set, 0.1 + 0.9 * (kill + 1) / kills))
         if kill % IMPORT_EVERY == 0:
             watch.import_once()
         torture.progress(f"kill-node: {kill + 1} of {kills} kills")
+    long.end()
     crowd.wait(60)
     torture.check(not crowd.unexpected_ends, f"clients ended otherwise: {crowd.unexpected_ends}")
     torture.check(project.run_until_idle(300) == 0, "the jobs could not all be done")
@@ -86,6 +92,29 @@ def dispatching(count: int, allowance: Allowance) -> Callable[[str, int], Work]:
         return work
 
     return for_client
+
+
+class LongJobs:
+    """Jobs that outlast several nodes: a worker that outlived its node would still be in one."""
+
+    def __init__(self, project: Project, ledger: Ledger) -> None:
+        self._project = project
+        self._dispatcher = project.dispatcher()
+        self._ledger = ledger
+        self._gate = ""
+
+    def go_on(self, kill: int) -> None:
+        """Dispatch one now and then, and let it end some kills later."""
+        if kill % LONG_EVERY == 0:
+            label = f"long-{kill}"
+            self._gate = f"gate-{kill}"
+            job = self._dispatcher.prepare("tasks:until", "long", args=(label, self._gate))
+            self._ledger.dispatch(self._dispatcher, [job], [label])
+        elif kill % LONG_EVERY == LONG_EVERY // 2:
+            self.end()
+
+    def end(self) -> None:
+        self._project.open(self._gate)
 
 
 class Watch:
@@ -131,7 +160,14 @@ class Watch:
         return runs.stat().st_size if runs.exists() else 0
 
     def _note_claims(self) -> None:
+        """Note what is in progress now that no node is alive.
+
+        LMDB keeps the number of the last commit in shared memory. A writer killed between the commit
+        and noting that number leaves readers a commit behind, until another one begins to write.
+        """
         with self._project.store() as store:
+            assert isinstance(store, LmdbStore)
+            store._env.begin(write=True).abort()
             for ids in store.in_progress().values():
                 for job_id in ids:
                     job = store.get(job_id)

@@ -22,6 +22,8 @@ PRELOADER_EVERY = 25  # kills
 CRASH_LIMIT = 3  # as promised
 ROUND = 50  # kills; after each a poison job
 ZOMBIE_LIMIT_S = 1.0
+ZOMBIE_HUNTS = 0.2  # after so many of the kills
+MOST_UNNOTED = 0.1  # of the kills may come between a job's token and its first line
 
 
 @scenario("kill-workers", quick={"kills": 50}, full={"kills": 1000})
@@ -71,6 +73,8 @@ class Killer:
                 self._kill_preloader()
             else:
                 self._kill_workers(min(self._torture.rng.choice(AT_ONCE), quota - self.kills))
+            if self._torture.rng.random() < ZOMBIE_HUNTS:
+                self._look_for_zombies()
         self._dispatch_poison(f"poison-{first}")
         self._look_for_zombies()
 
@@ -137,14 +141,19 @@ def judged(torture: Torture, history: History, killer: Killer) -> dict[str, Figu
     repeats = Counter(before.pid for before, _ in history.repeats() if before.label not in killer.poison)
     jobs = {history.tried[job_id].label: stored for job_id, stored in history.stored.items()}
     good = {label: stored for label, stored in jobs.items() if label not in killer.poison}
-    crashes = sum(stored.crashes for stored in good.values())
+    unnoted = charged_without_a_run(history, good, killer.dead)
+    torture.check(
+        len(unnoted) <= 1 + killer.kills * MOST_UNNOTED,
+        f"{len(unnoted)} charged that did not run: {unnoted[:5]}",
+    )
     unlucky = [label for label, stored in good.items() if stored.state is State.QUARANTINED]
     return {
         "kills": killer.kills,
         "kills_of_preloaders": killer.preloader_kills,
         "jobs": history.states(),
         "runs_repeated": repeats.total(),
-        "crashes": crashes,
+        "crashes": sum(stored.crashes for stored in good.values()),
+        "charged_without_a_run": len(unnoted),
         "poison_jobs": len(killer.poison),
         "quarantined_after_three_kills": len(unlucky),
     } | torture.check_none(
@@ -159,7 +168,6 @@ def judged(torture: Torture, history: History, killer: Killer) -> dict[str, Figu
             for label, stored in good.items()
             if stored.state is not State.COMPLETED and not is_quarantined_rightly(stored)
         ],
-        crashes_without_a_kill=range(killer.kills, crashes),
         charged_wrongly=charged_wrongly(history, good),
         poison_not_run_three_times=[
             label
@@ -172,6 +180,15 @@ def judged(torture: Torture, history: History, killer: Killer) -> dict[str, Figu
 
 def is_quarantined_rightly(stored: Stored) -> bool:
     return stored.state is State.QUARANTINED and stored.crashes == CRASH_LIMIT
+
+
+def charged_without_a_run(history: History, good: dict[str, Stored], dead: set[int]) -> list[str]:
+    """Return the labels that were charged with more deaths than killed workers have run them."""
+    return [
+        label
+        for label, stored in good.items()
+        if stored.crashes > sum(run.pid in dead for run in history.runs_of.get(label, ()))
+    ]
 
 
 def charged_wrongly(history: History, good: dict[str, Stored]) -> Sequence[str]:

@@ -2,6 +2,8 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from history import read_store
 from nodes import Node, Project, eventually
@@ -21,16 +23,28 @@ WITHOUT_MARK = "no-environment"
 STUCK = ("holding the lock", "computing", "sleeping")
 
 
-def project_of(torture: Torture) -> Project:
+@contextmanager
+def project_of(torture: Torture) -> Iterator[Project]:
+    """Give a project, and leave nothing of what its jobs start, whatever was found to be wrong."""
     project = torture.project()
     project.configure({"mail": {}}, workers=WORKERS, tasks=["tasks", "kill_tasks"])
-    return project
+    try:
+        yield project
+    finally:
+        for node in project.nodes:
+            node.kill()
+        for stray in bred(project):
+            stray.kill()
 
 
 @scenario("no-survivors", quick={"rounds": 4}, full={"rounds": 60})
 def no_survivors(torture: Torture, rounds: int) -> dict[str, Figure]:
     """kill -9 of node and preloader while jobs start daemons: nothing of theirs is alive 2 s later."""
-    project = project_of(torture)
+    with project_of(torture) as project:
+        return survive(torture, project, rounds)
+
+
+def survive(torture: Torture, project: Project, rounds: int) -> dict[str, Figure]:
     deaths: Counter[str] = Counter()
     gone_s: dict[str, list[float]] = {death: [] for death in DEATHS}
     left_to_the_next = 0
@@ -113,7 +127,11 @@ def alive(project: Project, others: list[Stray]) -> list[Stray]:
 @scenario("stuck-and-daemons", quick={"rounds": 3}, full={"rounds": 60})
 def stuck_and_daemons(torture: Torture, rounds: int) -> dict[str, Figure]:
     """Stop with a job stuck in C code and daemons about: out in grace + 1 s, uncharged, none left."""
-    project = project_of(torture)
+    with project_of(torture) as project:
+        return stop_stuck(torture, project, rounds)
+
+
+def stop_stuck(torture: Torture, project: Project, rounds: int) -> dict[str, Figure]:
     stop_s: list[float] = []
     for number in range(rounds):
         node = project.start("--grace", f"{GRACE_S}s")
