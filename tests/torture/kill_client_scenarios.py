@@ -21,7 +21,7 @@ BATCHES = (1, 1, 1, 1, 1, 1, 1, 3, 10, 30)
 
 @scenario(
     "kill-clients",
-    quick={"kills": 60, "acknowledged": 1500},
+    quick={"kills": 40, "acknowledged": 800},
     full={"kills": 2000, "acknowledged": 50_000},
 )
 def kill_clients(torture: Torture, kills: int, acknowledged: int) -> dict[str, Figure]:

@@ -33,7 +33,7 @@ SLOWEST_START_S = 0.5
 MOMENTS = ("at launch", "while it starts", "just ready", "at work", "at work")
 
 
-@scenario("kill-node", quick={"kills": 8, "jobs": 400}, full={"kills": 500, "jobs": 20_000})
+@scenario("kill-node", quick={"kills": 6, "jobs": 200}, full={"kills": 500, "jobs": 20_000})
 def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
     """kill -9 of the node, also while it starts: jobs are done in order, repeats are claims cut off."""
     project = torture.project()

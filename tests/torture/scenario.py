@@ -30,6 +30,7 @@ from nodes import Project  # noqa: E402 (where it lies has just been said)
 Figure = int | float | str | bool | Mapping[str, Any]
 
 _SHOWN_FAILURES = 20
+_SHOWN_TEXT = 3000
 _PROGRESS_S = 2.0
 
 
@@ -150,7 +151,7 @@ def run_scenario(
         line["folder"] = str(folder)
     if not is_ok:
         line["failed_checks"] = len(torture.failures)
-        line["failures"] = torture.failures[:_SHOWN_FAILURES]
+        line["failures"] = [text[:_SHOWN_TEXT] for text in torture.failures[:_SHOWN_FAILURES]]
     return line
 
 

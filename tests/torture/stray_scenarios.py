@@ -16,7 +16,7 @@ GONE_LIMIT_S = 2.0
 GRACE_S = 0.3
 STOP_LIMIT_S = GRACE_S + 1
 WORKERS = 8
-DEATHS = ("node", "node", "node and preloader", "node, then preloader")
+DEATHS = ("node", "node and preloader", "node, then preloader")
 BREEDS = ("background", "own-session", "forked", "double-forked", "daemonised")
 WITHOUT_MARK = "no-environment"
 """Found by its preloader alone: nobody knows it any more when that was killed too."""
@@ -37,7 +37,7 @@ def project_of(torture: Torture) -> Iterator[Project]:
             stray.kill()
 
 
-@scenario("no-survivors", quick={"rounds": 4}, full={"rounds": 60})
+@scenario("no-survivors", quick={"rounds": 3}, full={"rounds": 60})
 def no_survivors(torture: Torture, rounds: int) -> dict[str, Figure]:
     """kill -9 of node and preloader while jobs start daemons: nothing of theirs is alive 2 s later."""
     with project_of(torture) as project:
@@ -124,7 +124,7 @@ def alive(project: Project, others: list[Stray]) -> list[Stray]:
     return [stray for stray in (*bred(project), *others) if stray.is_alive]
 
 
-@scenario("stuck-and-daemons", quick={"rounds": 3}, full={"rounds": 60})
+@scenario("stuck-and-daemons", quick={"rounds": 2}, full={"rounds": 60})
 def stuck_and_daemons(torture: Torture, rounds: int) -> dict[str, Figure]:
     """Stop with a job stuck in C code and daemons about: out in grace + 1 s, uncharged, none left."""
     with project_of(torture) as project:

@@ -5,7 +5,13 @@ import json
 import pytest
 from scenario import discover, run_scenario
 
-MODULES = {"kill_client_scenarios", "kill_node_scenarios", "kill_worker_scenarios", "stop_scenarios"}
+MODULES = {
+    "kill_client_scenarios",
+    "kill_node_scenarios",
+    "kill_worker_scenarios",
+    "stop_scenarios",
+    "stray_scenarios",
+}
 NAMES = [name for name, chosen in discover().items() if chosen.run.__module__ in MODULES]
 
 
