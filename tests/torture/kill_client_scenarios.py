@@ -14,6 +14,8 @@ from jobsched import Dispatcher
 
 CLIENTS = 4
 KILLS_IN_TWO_PHASES = 250
+CREATORS = 3
+CREATION_S = 0.02
 PAUSE_S = 0.04  # between kills, in the mean
 AT_ONCE = (1, 1, 2, 3, 4)
 BATCHES = (1, 1, 1, 1, 1, 1, 1, 3, 10, 30)
@@ -50,6 +52,39 @@ def kill_clients(torture: Torture, kills: int, acknowledged: int) -> dict[str, F
     broken += structural_problems(project.store_path)
     killed = {f"kills_{way}": count for way, count in done.items()}
     return killed | judged(torture, History.of(project, ledgers), broken)
+
+
+@scenario("kill-creators", quick={"stores": 8}, full={"stores": 500})
+def kill_creators(torture: Torture, stores: int) -> dict[str, Figure]:
+    """kill -9 of clients that are just creating the store: the next ones find a sound one, or make it."""
+    project = torture.project()
+    before = project.store_path
+    acknowledged = half_made = 0
+    broken: list[str] = []
+    lost: set[str] = set()
+    for number in range(stores):
+        project.store_path = before.with_name(f"store-{number}")
+        project.configure({"mail": {}, "reports": {}})
+        ledgers = torture.folder / f"ledgers-{number}"
+        crowd = Crowd(project.config, ledgers, dispatching, CREATORS)
+        crowd.fill(torture.rng)
+        time.sleep(torture.rng.uniform(0, CREATION_S))
+        crowd.kill(crowd.clients.copy())
+        half_made += not count_acknowledged(ledgers) and project.store_path.exists()
+        crowd.fill(torture.rng)
+        eventually(lambda ledgers=ledgers: count_acknowledged(ledgers))
+        crowd.kill(crowd.clients.copy())
+        broken += [f"ended by themselves: {code}" for code in crowd.unexpected_ends]
+        broken += structural_problems(project.store_path)
+        history = History.of(project, ledgers)
+        acknowledged += len(history.acknowledged)
+        lost |= history.lost()
+        torture.progress(f"kill-creators: {number + 1} of {stores} stores")
+    return {
+        "stores": stores,
+        "killed_before_the_first_job": half_made,
+        "acknowledged": acknowledged,
+    } | torture.check_none(lost=lost, problems=broken)
 
 
 def dispatching(name: str, seed: int) -> Work:
