@@ -26,7 +26,7 @@ ZOMBIE_HUNTS = 0.2  # after so many of the kills
 MOST_UNNOTED = 0.1  # of the kills may come between a job's token and its first line
 
 
-@scenario("kill-workers", quick={"kills": 30}, full={"kills": 1000})
+@scenario("kill-workers", quick={"kills": 25}, full={"kills": 1000})
 def kill_workers(torture: Torture, kills: int) -> dict[str, Figure]:
     """kill -9 of workers and preloaders: one repeat for a kill at most, poison ends after three runs."""
     project = torture.project()

@@ -12,6 +12,7 @@ constant of its module. A scenario returns the figures that it has measured, say
 """
 
 import importlib
+import os
 import random
 import shutil
 import sys
@@ -32,6 +33,8 @@ Figure = int | float | str | bool | Mapping[str, Any]
 _SHOWN_FAILURES = 20
 _SHOWN_TEXT = 3000
 _PROGRESS_S = 2.0
+_LOADED = 1.5  # runnable processes a core
+_PATIENCE = 3.0
 
 
 class Scenario(NamedTuple):
@@ -85,6 +88,7 @@ class Torture:
         self.failures: list[str] = []
         self._projects: list[Project] = []
         self._said_at = time.monotonic()
+        self.load = load_per_core()
 
     def project(self, name: str = "project") -> Project:
         """Make a project in a folder of its own. All its processes are ended with the scenario.
@@ -104,6 +108,7 @@ class Torture:
         """Say on stderr how far it has come, every two seconds at most."""
         if time.monotonic() - self._said_at >= _PROGRESS_S:
             self._said_at = time.monotonic()
+            self.load = max(self.load, load_per_core())
             print(text, file=sys.stderr, flush=True)
 
     def check(self, condition: object, text: str) -> bool:
@@ -111,6 +116,14 @@ class Torture:
         if not condition:
             self.failures.append(text)
         return bool(condition)
+
+    def check_in_time(self, seconds: float, limit_s: float, what: str) -> bool:
+        """Note a failure if something took too long. A machine that others load gets three times as
+        long: then the limit says more about them.
+        """
+        self.load = max(self.load, load_per_core())
+        limit_s *= _PATIENCE if self.load > _LOADED else 1
+        return self.check(seconds <= limit_s, f"{what} took {seconds:.2f} s, {limit_s:g} s at most")
 
     def check_none(self, **found: Collection[Any]) -> dict[str, Figure]:
         """Note a failure for each of these that is not empty; return their sizes as figures."""
@@ -145,6 +158,7 @@ def run_scenario(
         "seed": seed,
         "ok": is_ok,
         "seconds": round(time.monotonic() - began, 1),
+        "load_per_core": round(torture.load, 1),
         **figures,
     }
     if keep or not is_ok:
@@ -153,6 +167,10 @@ def run_scenario(
         line["failed_checks"] = len(torture.failures)
         line["failures"] = [text[:_SHOWN_TEXT] for text in torture.failures[:_SHOWN_FAILURES]]
     return line
+
+
+def load_per_core() -> float:
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
