@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,9 @@ class Client:
 
     def __init__(self, config: Path, ledger: Path, work: Work) -> None:
         parent = os.getpid()
-        self.pid = os.fork()
+        with warnings.catch_warnings():  # pytest's own threads do not concern the child
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
         if self.pid == 0:
             os._exit(_work(config, ledger, work, parent))
 
