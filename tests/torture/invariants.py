@@ -1,0 +1,289 @@
+"""What must be true of every store, read from its rows: of an idle one, a running or a broken one.
+
+Each job stands in exactly one index, that of its state; the counts are those of the rows; every
+record is readable; nothing belongs to a job that is not there. A database that a store does not
+have (yet) is an empty one, and one that is not known here counts for the digest alone.
+"""
+
+import dataclasses
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lmdb as engine
+import msgspec
+
+from jobsched.codec import BadRecord, decode_record, unseal
+from jobsched.job import ID_BYTES, JobStatus, State
+from jobsched.store import lmdb_layout as layout
+
+MOST_DATABASES = 64
+_MAP_SIZE = 64 << 30
+_CHUNKED = b"\x02"
+
+Rows = dict[bytes, bytes]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contents:
+    """All rows of a store, by database."""
+
+    databases: Mapping[str, Rows]
+
+    def rows(self, name: str) -> Rows:
+        return self.databases.get(name, {})
+
+    @property
+    def digest(self) -> int:
+        """A number that two stores share only if all their rows are the same."""
+        found = 0
+        for name in sorted(self.databases):
+            rows = self.databases[name]
+            if rows:  # an empty database is as good as none
+                found = zlib.crc32(name.encode(), found)
+                found = zlib.crc32(b"".join(part for row in rows.items() for part in row), found)
+        return found
+
+    def statuses(self) -> dict[bytes, JobStatus | None]:
+        """Return the jobs' statuses, None for one that is unreadable."""
+        return {job_id: _status(data) for job_id, data in self.rows("statuses").items()}
+
+    def record(self, job_id: bytes) -> bytes | None:
+        return _joined(self.rows("jobs"), job_id)
+
+
+def read_path(path: Path) -> Contents:
+    """Read a store that no process of ours has open."""
+    with engine.open(
+        str(path), max_dbs=MOST_DATABASES, map_size=_MAP_SIZE, readonly=True, lock=False, max_readers=1024
+    ) as env:
+        return read_environment(env)
+
+
+def read_environment(env: engine.Environment) -> Contents:
+    """Read an open environment, `LmdbStore._env` for one."""
+    with env.begin() as txn:
+        names = [bytes(name) for name in txn.cursor().iternext(values=False)]
+    handles = {name.decode(): env.open_db(name, create=False) for name in names}
+    with env.begin() as txn:
+        return Contents({name: dict(txn.cursor(db=handle)) for name, handle in handles.items()})
+
+
+def problems(contents: Contents) -> list[str]:
+    """Say everything that is wrong with a store's rows."""
+    return list(_problems(contents))
+
+
+def _problems(contents: Contents) -> Iterator[str]:
+    statuses = contents.statuses()
+    readable = {job_id: status for job_id, status in statuses.items() if status is not None}
+    yield from (f"{job_id.hex()}: its status is unreadable" for job_id in statuses.keys() - readable.keys())
+    categories: dict[str, layout.CategoryRow] = {}
+    for name, data in contents.rows("categories").items():
+        row = _decoded(data, layout.CategoryRow)
+        if row is None:
+            yield f"the row of category {name!r} is unreadable"
+        else:
+            categories[name.decode()] = row
+    yield from _index_problems(contents, statuses, categories)
+    yield from _count_problems(readable, categories)
+    yield from _record_problems(contents, statuses)
+    yield from _counter_problems(contents, readable)
+
+
+# Indexes: what each says of a job.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listing:
+    """A row of an index: the job, and the facts that the row repeats of its status."""
+
+    job: bytes
+    facts: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Index:
+    """An index: how its rows read, and the facts that a status would have there."""
+
+    states: frozenset[State]
+    listing: Callable[[bytes, bytes], Listing]
+    facts: Callable[[JobStatus, int], tuple[Any, ...]]
+
+
+def _of_pending(key: bytes, value: bytes) -> Listing:
+    return Listing(value, layout.split_pending(key))
+
+
+def _of_scheduled(key: bytes, value: bytes) -> Listing:
+    due_at, job_id = layout.split_scheduled(key)
+    return Listing(job_id, (due_at, int.from_bytes(value, "big")))
+
+
+def _of_running(key: bytes, value: bytes) -> Listing:
+    job_id, worker, category = layout.split_running(value)
+    return Listing(job_id, (int.from_bytes(key, "big"), worker, category))
+
+
+def _of_ended(key: bytes, value: bytes) -> Listing:
+    state, ended_at, job_id = layout.split_ended(key)
+    return Listing(job_id, (state, ended_at, int.from_bytes(value, "big")))
+
+
+def _of_limited(key: bytes, value: bytes) -> Listing:
+    return Listing(value if len(value) == ID_BYTES else key[-ID_BYTES:], ())
+
+
+_WAITING_ROAD = frozenset({State.SCHEDULED, State.PENDING, State.IN_PROGRESS})
+
+INDEXES = {
+    "pending": Index(
+        frozenset({State.PENDING}),
+        _of_pending,
+        lambda status, number: (number, status.priority, status.sequence),
+    ),
+    "scheduled": Index(
+        frozenset({State.SCHEDULED}), _of_scheduled, lambda status, number: (max(status.due_at, 0), number)
+    ),
+    "running": Index(
+        frozenset({State.IN_PROGRESS}),
+        _of_running,
+        lambda status, number: (status.claim, status.worker, number),
+    ),
+    "ended": Index(
+        frozenset(State) - _WAITING_ROAD,
+        _of_ended,
+        lambda status, number: (status.state, max(status.ended_at, 0), number),
+    ),
+    # Jobs that wait at a concurrency limit: instead of in `pending`.
+    "limited": Index(frozenset({State.PENDING}), _of_limited, lambda _status, _number: ()),
+}
+
+
+def _index_problems(
+    contents: Contents,
+    statuses: Mapping[bytes, JobStatus | None],
+    categories: Mapping[str, layout.CategoryRow],
+) -> Iterator[str]:
+    listed: Counter[bytes] = Counter()
+    for name, index in INDEXES.items():
+        for key, value in contents.rows(name).items():
+            try:
+                listing = index.listing(key, value)
+            except (ValueError, layout.struct.error):
+                yield f"{name} has a row that is none: {key.hex()}"
+                continue
+            listed[listing.job] += 1
+            if listing.job not in statuses:
+                yield f"{name} lists {listing.job.hex()}, which is no job"
+                continue
+            status = statuses[listing.job]
+            if status is None:
+                continue
+            row = categories.get(status.category)
+            wanted = index.facts(status, row.number if row else 0)
+            if status.state not in index.states:
+                yield f"{listing.job.hex()} is {status.state} and stands in {name}"
+            elif listing.facts != wanted:
+                yield f"{listing.job.hex()} stands in {name} with {listing.facts}, not {wanted}"
+    for job_id, status in statuses.items():
+        if listed[job_id] != 1:
+            state = "unreadable" if status is None else status.state
+            yield f"{job_id.hex()} ({state}) stands in {listed[job_id]} indexes"
+
+
+def _count_problems(
+    statuses: Mapping[bytes, JobStatus], categories: Mapping[str, layout.CategoryRow]
+) -> Iterator[str]:
+    found: dict[str, Counter[State]] = {name: Counter() for name in categories}
+    for status in statuses.values():
+        found.setdefault(status.category, Counter())[status.state] += 1
+    for name, counter in found.items():
+        counts = [counter[state] for state in State]
+        row = categories.get(name)
+        if row is None:
+            yield f"category {name!r} has {sum(counts)} jobs and no row"
+        elif list(row.counts) != counts:
+            yield f"category {name!r} counts {row.counts}, its jobs are {counts}"
+    numbers = [row.number for row in categories.values()]
+    if len(set(numbers)) != len(numbers):
+        yield f"two categories have one number: {sorted(numbers)}"
+
+
+def _record_problems(contents: Contents, statuses: Mapping[bytes, object]) -> Iterator[str]:
+    for job_id in statuses:
+        record = contents.record(job_id)
+        if record is None:
+            yield f"{job_id.hex()} has no record"
+            continue
+        try:
+            found = decode_record(record)
+        except BadRecord as error:
+            yield f"the record of {job_id.hex()} is unreadable: {error}"
+            continue
+        if found.id != job_id:
+            yield f"the record of {job_id.hex()} is that of {found.id.hex()}"
+    for name in ("jobs", "results"):
+        rows = contents.rows(name)
+        for key in rows:
+            head = rows.get(key[:ID_BYTES], b"")
+            if key[:ID_BYTES] not in statuses:
+                yield f"{name} has a row of {key[:ID_BYTES].hex()}, which is no job"
+            elif len(key) > ID_BYTES and int.from_bytes(key[ID_BYTES:], "big") >= chunks_of(head):
+                yield f"{name} has a chunk {key.hex()} that belongs to nothing"
+    for job_id in contents.rows("results"):
+        if len(job_id) == ID_BYTES:
+            blob = _joined(contents.rows("results"), job_id)
+            if blob is None or _decoded(blob, layout.ResultRow) is None:
+                yield f"the result of {job_id.hex()} is unreadable"
+
+
+def _counter_problems(contents: Contents, statuses: Mapping[bytes, JobStatus]) -> Iterator[str]:
+    data = contents.rows("meta").get(b"counters")
+    counters = layout.Counters() if data is None else _decoded(data, layout.Counters)
+    if counters is None:
+        yield "the counters are unreadable"
+        return
+    claims = [status.claim for status in statuses.values() if status.claim]
+    if max(claims, default=0) > counters.claim:
+        yield f"a job has claim {max(claims)}, the last one given is {counters.claim}"
+    if len(set(claims)) != len(claims):
+        yield "two jobs have one claim number"
+    sequences = [status.sequence for status in statuses.values() if status.sequence]
+    if max(sequences, default=0) > counters.sequence:
+        yield f"a job has place {max(sequences)}, the last one given is {counters.sequence}"
+    if len(set(sequences)) != len(sequences):
+        yield "two jobs have one place in the queues"
+
+
+# Records.
+
+
+def chunks_of(head: bytes) -> int:
+    """Return in how many chunks a record is split, by its head row."""
+    if not head.startswith(_CHUNKED):
+        return 0
+    return -(-int.from_bytes(head[1:5], "big") // layout._CHUNK)
+
+
+def _joined(rows: Rows, key: bytes) -> bytes | None:
+    head = rows.get(key)
+    if head is None or not head.startswith(_CHUNKED):
+        return head
+    return b"".join(rows.get(key + place.to_bytes(2, "big"), b"") for place in range(chunks_of(head)))
+
+
+def _status(data: bytes) -> JobStatus | None:
+    try:
+        return layout.decode_status(data)
+    except BadRecord:
+        return None
+
+
+def _decoded(data: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.msgpack.decode(unseal(data), type=kind)
+    except (BadRecord, msgspec.MsgspecError):
+        return None
