@@ -24,6 +24,8 @@ struct control {
     int64_t failures;   /* how many fail then */
     int64_t error;      /* the errno of a failure; 0 writes only half, and ENOSPC for a flush */
     int64_t failed;     /* how many have failed */
+    int64_t flushed;    /* how many flushes have succeeded since the last failure */
+    int64_t sealed;     /* how many META writes have */
 };
 
 static unsigned char tracked[MOST_FILES];
@@ -81,15 +83,17 @@ static int fails(int file, int flush)
     if (!control || file < 0 || file >= MOST_FILES || !tracked[file])
         return 0;
     int operation = flush ? FLUSH : tracked[file] == SYNCHRONOUS ? META : DATA;
-    if (!(control->operations & operation) || control->failures <= 0)
-        return 0;
-    if (control->passes > 0) {
-        control->passes--;
-        return 0;
+    int counts = (control->operations & operation) && control->failures > 0;
+    if (counts && control->passes == 0) {
+        control->failures--;
+        control->failed++;
+        control->flushed = control->sealed = 0;
+        return 1;
     }
-    control->failures--;
-    control->failed++;
-    return 1;
+    control->passes -= counts;
+    control->flushed += operation == FLUSH;
+    control->sealed += operation == META;
+    return 0;
 }
 
 #define MODE_OF(flags) \

@@ -18,9 +18,8 @@ import msgspec
 from jobsched.codec import BadRecord, decode_record, unseal
 from jobsched.job import ID_BYTES, JobStatus, State
 from jobsched.store import lmdb_layout as layout
+from jobsched.store.lmdb import open_store
 
-MOST_DATABASES = 64
-_MAP_SIZE = 64 << 30
 _CHUNKED = b"\x02"
 
 Rows = dict[bytes, bytes]
@@ -54,12 +53,13 @@ class Contents:
         return _joined(self.rows("jobs"), job_id)
 
 
-def read_path(path: Path) -> Contents:
-    """Read a store that no process of ours has open."""
-    with engine.open(
-        str(path), max_dbs=MOST_DATABASES, map_size=_MAP_SIZE, readonly=True, lock=False, max_readers=1024
-    ) as env:
-        return read_environment(env)
+def read_store(path: Path) -> Contents:
+    """Read the store in a directory, which may be open in this process."""
+    store = open_store(path)
+    try:
+        return read_environment(store._env)
+    finally:
+        store.close()
 
 
 def read_environment(env: engine.Environment) -> Contents:
@@ -90,6 +90,7 @@ def _problems(contents: Contents) -> Iterator[str]:
     yield from _index_problems(contents, statuses, categories)
     yield from _count_problems(readable, categories)
     yield from _record_problems(contents, statuses)
+    yield from _orphan_problems(contents, statuses)
     yield from _counter_problems(contents, readable)
 
 
@@ -225,6 +226,14 @@ def _record_problems(contents: Contents, statuses: Mapping[bytes, object]) -> It
             continue
         if found.id != job_id:
             yield f"the record of {job_id.hex()} is that of {found.id.hex()}"
+    for job_id in contents.rows("results"):
+        if len(job_id) == ID_BYTES:
+            blob = _joined(contents.rows("results"), job_id)
+            if blob is None or _decoded(blob, layout.ResultRow) is None:
+                yield f"the result of {job_id.hex()} is unreadable"
+
+
+def _orphan_problems(contents: Contents, statuses: Mapping[bytes, object]) -> Iterator[str]:
     for name in ("jobs", "results"):
         rows = contents.rows(name)
         for key in rows:
@@ -233,11 +242,6 @@ def _record_problems(contents: Contents, statuses: Mapping[bytes, object]) -> It
                 yield f"{name} has a row of {key[:ID_BYTES].hex()}, which is no job"
             elif len(key) > ID_BYTES and int.from_bytes(key[ID_BYTES:], "big") >= chunks_of(head):
                 yield f"{name} has a chunk {key.hex()} that belongs to nothing"
-    for job_id in contents.rows("results"):
-        if len(job_id) == ID_BYTES:
-            blob = _joined(contents.rows("results"), job_id)
-            if blob is None or _decoded(blob, layout.ResultRow) is None:
-                yield f"the result of {job_id.hex()} is unreadable"
 
 
 def _counter_problems(contents: Contents, statuses: Mapping[bytes, JobStatus]) -> Iterator[str]:

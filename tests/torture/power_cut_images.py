@@ -159,7 +159,7 @@ def _lost(contents: Contents, known: Known) -> Iterator[str]:
             yield f"lost: {job_id.hex()} was completed and is {status and str(status.state)}"
 
 
-def main(log: Path, folder: Path, seed: int, images: int, part: int, skip: int) -> None:
+def main(log: Path, folder: Path, *, seed: int, images: int, part: int, skip: int) -> None:
     entries = read_entries(log)
     cuts = chosen(entries, seed, images)
     mine = cuts[len(cuts) * part // PARTS : len(cuts) * (part + 1) // PARTS][skip:]
@@ -171,4 +171,5 @@ def main(log: Path, folder: Path, seed: int, images: int, part: int, skip: int) 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:7]))
+    numbers = dict(zip(("seed", "images", "part", "skip"), map(int, sys.argv[3:7]), strict=True))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), **numbers)

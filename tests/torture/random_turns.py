@@ -69,6 +69,10 @@ class RandomTurns:
             if claim.job in self._waiting:
                 self._waiting.remove(claim.job)
 
+    def forget(self) -> None:
+        """Hold nothing any more: the store was recovered. What waits is not known exactly then."""
+        self._held.clear()
+
     def new_job(self) -> NewJob:
         """Return a job to add."""
         rng = self._rng
