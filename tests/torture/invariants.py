@@ -15,12 +15,15 @@ from typing import Any
 import lmdb as engine
 import msgspec
 
+from jobsched import job as rules
 from jobsched.codec import BadRecord, decode_record, unseal
 from jobsched.job import ID_BYTES, JobStatus, State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb import open_store
 
 _CHUNKED = b"\x02"
+_LIMIT_KEY = 16
+_ATTEMPT_KEY = 24
 
 Rows = dict[bytes, bytes]
 
@@ -92,6 +95,7 @@ def _problems(contents: Contents) -> Iterator[str]:
     yield from _record_problems(contents, statuses)
     yield from _orphan_problems(contents, statuses)
     yield from _counter_problems(contents, readable)
+    yield from _terms_problems(contents, readable, categories)
 
 
 # Indexes: what each says of a job.
@@ -134,7 +138,7 @@ def _of_ended(key: bytes, value: bytes) -> Listing:
 
 
 def _of_limited(key: bytes, value: bytes) -> Listing:
-    return Listing(value if len(value) == ID_BYTES else key[-ID_BYTES:], ())
+    return Listing(value, layout.split_pending(key[_LIMIT_KEY:]))
 
 
 _WAITING_ROAD = frozenset({State.SCHEDULED, State.PENDING, State.IN_PROGRESS})
@@ -159,7 +163,11 @@ INDEXES = {
         lambda status, number: (status.state, max(status.ended_at, 0), number),
     ),
     # Jobs that wait at a concurrency limit: instead of in `pending`.
-    "limited": Index(frozenset({State.PENDING}), _of_limited, lambda _status, _number: ()),
+    "limited": Index(
+        frozenset({State.PENDING}),
+        _of_limited,
+        lambda status, number: (number, status.priority, status.sequence),
+    ),
 }
 
 
@@ -234,13 +242,13 @@ def _record_problems(contents: Contents, statuses: Mapping[bytes, object]) -> It
 
 
 def _orphan_problems(contents: Contents, statuses: Mapping[bytes, object]) -> Iterator[str]:
-    for name in ("jobs", "results"):
+    for name, length in (("jobs", ID_BYTES), ("results", ID_BYTES), ("attempts", _ATTEMPT_KEY)):
         rows = contents.rows(name)
         for key in rows:
-            head = rows.get(key[:ID_BYTES], b"")
+            head = rows.get(key[:length], b"")
             if key[:ID_BYTES] not in statuses:
                 yield f"{name} has a row of {key[:ID_BYTES].hex()}, which is no job"
-            elif len(key) > ID_BYTES and int.from_bytes(key[ID_BYTES:], "big") >= chunks_of(head):
+            elif len(key) > length and int.from_bytes(key[length:], "big") >= chunks_of(head):
                 yield f"{name} has a chunk {key.hex()} that belongs to nothing"
 
 
@@ -260,6 +268,35 @@ def _counter_problems(contents: Contents, statuses: Mapping[bytes, JobStatus]) -
         yield f"a job has place {max(sequences)}, the last one given is {counters.sequence}"
     if len(set(sequences)) != len(sequences):
         yield "two jobs have one place in the queues"
+
+
+# Unique keys, limits, attempts: not every store has them.
+
+
+def _terms_problems(
+    contents: Contents,
+    statuses: Mapping[bytes, JobStatus],
+    categories: Mapping[str, layout.CategoryRow],
+) -> Iterator[str]:
+    terms = {job: status.terms for job, status in statuses.items() if getattr(status, "terms", None)}
+    holders = contents.rows("unique")
+    for key, job_id in holders.items():
+        status = statuses.get(job_id)
+        if job_id not in terms or terms[job_id].unique != key or not rules.holds_key(status):
+            yield f"the unique key {key.hex()} is held by {job_id.hex()}, which has no right to it"
+    running: Counter[bytes] = Counter()
+    for job_id, found in terms.items():  # one sent to its queue again may be without its key
+        if statuses[job_id].state is State.IN_PROGRESS:
+            running.update(limit.key for limit in found.limits)
+    for key in contents.rows("limits").keys() | running.keys():
+        data = contents.rows("limits").get(key)
+        row = data and _decoded(data, tuple[int, int])
+        if not row or row[1] != running[key]:
+            yield f"the limit {key.hex()} counts {row}, {running[key]} jobs run under it"
+    limited = Counter(statuses[job].category for job in contents.rows("limited").values() if job in statuses)
+    for name, category in categories.items():
+        if getattr(category, "limited", 0) != limited[name]:
+            yield f"category {name!r} counts {category.limited} jobs at limits, there are {limited[name]}"
 
 
 # Records.

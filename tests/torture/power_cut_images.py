@@ -130,7 +130,7 @@ class Judge:
     def _going_on(self, store: LmdbStore) -> list[str]:
         """Do what a node does next: put back what ran, take new jobs, hand some out."""
         store.recover(_NOW)
-        job = self._load.new_job()
+        job = self._load.new_job(is_plain=True)
         slots = [Slot(job.category, 1, 2)]
         result = store.apply(
             Turn(now=_NOW, requests=[Request(jobs=[job], resume=[job.category])], release=3, slots=slots)
@@ -165,9 +165,9 @@ def main(log: Path, folder: Path, *, seed: int, images: int, part: int, skip: in
     mine = cuts[len(cuts) * part // PARTS : len(cuts) * (part + 1) // PARTS][skip:]
     judge = Judge(folder)
     for cut, disk, known in walk(entries, mine):
-        print(json.dumps({"cut": cut}), flush=True)
+        print(json.dumps({"try": cut}), flush=True)
         wrong = judge.wrong(disk.after_cut(cut.way, random.Random(cut.seed)), known)
-        print(json.dumps({"wrong": wrong, "created": known.is_created}), flush=True)
+        print(json.dumps({"result": {"wrong": wrong, "created": known.is_created}}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Power cuts: nothing that was acknowledged is lost, whatever part of the unflushed writes is."""
 
-import json
 import os
 import random
 import subprocess
@@ -8,10 +7,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import preload
+from doomed import Doomed
 from nodes import eventually
 from power_cut_images import PARTS
 from random_turns import KINDS
@@ -26,7 +27,6 @@ _TURNS = 60
 _CLIENTS = 3
 _JOBS_A_CLIENT = 60
 _SIZES = (8, 8, 100, 100, 400, 2500)
-_IMAGES_S = 900.0
 
 
 @scenario("power-cut", quick={"images": 400, "rounds": 1}, full={"images": 24_000, "rounds": 3})
@@ -125,53 +125,26 @@ def judge(torture: Torture, log: Path, memory: Path, images: int) -> Counter[str
     """Open images of a log in processes of their own; return how many ended how."""
     found: Counter[str] = Counter()
     seed = torture.rng.randrange(1 << 30)
-    runs = [_Run(log, memory / f"image-{part}", seed, images, part) for part in range(PARTS)]
+    runs: list[Doomed] = []
+    for part in range(PARTS):
+        folder = memory / f"image-{part}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        words = (log, folder, seed, images, part)
+        runs.append(Doomed(HERE / "power_cut_images.py", words, folder.with_suffix(".out")))
+        runs[-1].start()
     for run in runs:
-        run.start()
-    for run in runs:
-        for verdict, what in run.verdicts():
+        for cut, end, code in run.tried():
+            verdict = _verdict(end)
             found[verdict] += 1
-            torture.check(verdict in ("ok", "unborn"), f"{log.name} --images {seed} {what}")
+            what = end["wrong"] if end else f"whoever opens it ends with {code}"
+            torture.check(verdict in ("ok", "unborn"), f"{log.name} --images {seed} {cut}: {what}")
     return found
 
 
-class _Run:
-    """The processes, one after the other, that open the images of one part."""
-
-    def __init__(self, log: Path, folder: Path, seed: int, images: int, part: int) -> None:
-        self._words = [str(log), str(folder), str(seed), str(images), str(part)]
-        self._folder = folder
-        self._output = folder.with_suffix(".out")
-        self._done = 0
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        command = [sys.executable, str(HERE / "power_cut_images.py"), *self._words, str(self._done)]
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE)
-
-    def verdicts(self) -> Iterator[tuple[str, str]]:
-        """Yield how each image was, and what is to be said of it; go on behind one that kills."""
-        while True:
-            assert self._process is not None
-            _, said = self._process.communicate(timeout=_IMAGES_S)
-            lines = [json.loads(line) for line in self._output.read_text().splitlines()]
-            cuts = [line["cut"] for line in lines if "cut" in line]
-            ends = [line for line in lines if "wrong" in line]
-            for cut, end in zip(cuts, ends, strict=False):
-                yield _verdict(end), f"{cut}: {end['wrong']}"
-            self._done += len(cuts)
-            if self._process.returncode == 0:
-                return
-            assert len(cuts) > len(ends), f"an image could not be judged: {said.decode()[-2000:]}"
-            yield "killed", f"{cuts[-1]}: whoever opens it ends with {self._process.returncode}"
-            self.start()
-
-
-def _verdict(end: dict[str, object]) -> str:
-    wrong = end["wrong"]
-    assert isinstance(wrong, list)
+def _verdict(end: Mapping[str, Any] | None) -> str:
+    if end is None:
+        return "killed"
+    wrong: list[str] = end["wrong"]
     if not wrong:
         return "ok"
     if not end["created"] and all(text.startswith("open: StoreError") for text in wrong):

@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
+from jobsched import job as rules
 from jobsched.codec import encode_record
 from jobsched.job import JobError, JobRecord, State
 from jobsched.report import Decision
+from jobsched.store import base
 from jobsched.store.base import Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
 
 CATEGORIES = ("mail", "reports", "thumbnails")
@@ -18,6 +21,8 @@ _SECOND = 1_000_000
 _MOST_HELD = 40
 _MOST_WAITING = 60
 _SIZES = (10, 10, 40, 40, 100, 100, 300, 2500)  # bytes; what is over 2000 is split
+_HAS_TERMS = "terms" in NewJob.__struct_fields__
+_HAS_PRUNE = "prune" in Turn.__struct_fields__
 _LARGE = (100, 500, 2500, 4500)
 
 
@@ -44,8 +49,8 @@ class RandomTurns:
         rng = self._rng
         self._now += rng.randrange(_SECOND)
         if self._kind == "dispatch":
-            return Turn(now=self._now, requests=[self._request() for _ in range(rng.randint(1, 4))])
-        requests = [self._request()] if len(self._waiting) < _MOST_WAITING and rng.random() < 0.7 else []
+            return Turn(now=self._now, requests=self._requests(rng.randint(1, 4)))
+        requests = self._requests(1) if len(self._waiting) < _MOST_WAITING and rng.random() < 0.7 else []
         ended = [claim for claim in self._held.values() if rng.random() < 0.5]
         back = [claim for claim in ended if rng.random() < 0.2]
         return Turn(
@@ -56,6 +61,7 @@ class RandomTurns:
             decisions=[self._decision()] if rng.random() < 0.2 else [],
             release=rng.randrange(20),
             slots=self._slots(),
+            **self._prune(),
         )
 
     def learn(self, turn: Turn, result: TurnResult) -> None:
@@ -73,8 +79,8 @@ class RandomTurns:
         """Hold nothing any more: the store was recovered. What waits is not known exactly then."""
         self._held.clear()
 
-    def new_job(self) -> NewJob:
-        """Return a job to add."""
+    def new_job(self, *, is_plain: bool = False) -> NewJob:
+        """Return a job to add; a plain one is refused for nothing."""
         rng = self._rng
         self._made += 1
         job_id = (self._now << 40 | self._made << 20 | rng.randrange(1 << 20)).to_bytes(16, "big")
@@ -97,16 +103,59 @@ class RandomTurns:
             priority=priority,
             due_at=due_at,
             record=encode_record(record),
+            **({} if is_plain else self._terms()),
         )
 
-    def _request(self) -> Request:
+    def _requests(self, count: int) -> list[Request]:
+        """Return requests that add, and sometimes one that changes what is there."""
         rng = self._rng
-        return Request(
-            jobs=[self.new_job() for _ in range(rng.choice((1, 1, 2, 5)))],
-            cancel=rng.sample(self._waiting, 1) if self._waiting and rng.random() < 0.2 else [],
-            pause=[rng.choice(CATEGORIES)] if rng.random() < 0.05 else [],
-            resume=CATEGORIES if rng.random() < 0.3 else [],
+        adding = [
+            Request(jobs=[self.new_job() for _ in range(rng.choice((1, 1, 2, 5)))]) for _ in range(count)
+        ]
+        changing = Request(
+            cancel=rng.sample(self._waiting, 1) if self._waiting and rng.random() < 0.5 else [],
+            resume=CATEGORIES if rng.random() < 0.5 else [],
+            **self._further_changes(),
         )
+        return [*adding, changing] if rng.random() < 0.4 else adding
+
+    def _further_changes(self) -> dict[str, Any]:
+        rng = self._rng
+        paused = [rng.choice(CATEGORIES)] if rng.random() < 0.1 else []
+        if not _HAS_TERMS:
+            return {"pause": paused}
+        until = self._now + rng.randrange(3 * _SECOND)
+        some = rng.sample(self._waiting, min(2, len(self._waiting)))
+        return {"pause": dict.fromkeys(paused, until), "retry": some[:1], "delete": some[1:]}
+
+    def _terms(self) -> dict[str, Any]:
+        """Return terms for some jobs: few keys, so that they meet; a limit; a time to start by."""
+        rng = self._rng
+        if not _HAS_TERMS or rng.random() < 0.6:
+            return {}
+        terms = rules.Terms(
+            at_most_once=rng.random() < 0.2,
+            expires_at=self._now + rng.randrange(4 * _SECOND) if rng.random() < 0.2 else 0,
+            unique=bytes((rng.randrange(40),)) * 16 if rng.random() < 0.5 else b"",
+            limits=(rules.Limit(bytes((rng.randrange(3),)) * 16, 2),) if rng.random() < 0.5 else (),
+        )
+        return {"terms": terms, "on_conflict": rng.choice(("keep", "refuse", "replace"))}
+
+    def _prune(self) -> dict[str, Any]:
+        """Delete some of what has ended, where a turn can."""
+        if not _HAS_PRUNE or self._kind != "retention":
+            return {}
+        orders = [
+            base.Prune(
+                state=state,
+                before=self._now - 20 * _SECOND,
+                keep=10,
+                settled=self._now - 2 * _SECOND,
+                limit=10,
+            )
+            for state in sorted(base.PRUNABLE)
+        ]
+        return {"prune": orders}
 
     def _outcome(self, claim: Claim) -> Outcome:
         rng = self._rng

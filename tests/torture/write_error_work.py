@@ -1,7 +1,7 @@
-"""A store, and a client without a node, whose writes fail: `python write_error_work.py FOLDER SEED FAULTS PART
-PARTS`, preloaded with fail_writes.c. Of the faults, numbered from 0, every PARTS-th from PART on is tried
-on stores of its own.
-Prints a JSON line for each.
+"""A store, and a client without a node, whose writes fail.
+
+`python write_error_work.py FOLDER SEED FAULTS PART PARTS`, preloaded with fail_writes.c. Of the faults,
+numbered from 0, every PARTS-th from PART on is tried on stores of its own. Prints a JSON line for each.
 """
 
 import dataclasses
