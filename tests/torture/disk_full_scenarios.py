@@ -28,6 +28,7 @@ def disk_full(torture: Torture, cycles: int) -> dict[str, Figure]:
         words = [str(folder), str(_MIB), str(cycles), str(torture.rng.randrange(1 << 30)), way]
         done = subprocess.run(
             [*namespace, sys.executable, str(HERE / "disk_full_work.py"), *words],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             timeout=_CYCLE_S * cycles,
             check=False,

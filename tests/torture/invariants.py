@@ -22,6 +22,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb import open_store
 
 _CHUNKED = b"\x02"
+_MOST_CHUNKS = 1 << 16
 _LIMIT_KEY = 16
 _ATTEMPT_KEY = 24
 
@@ -306,7 +307,7 @@ def chunks_of(head: bytes) -> int:
     """Return in how many chunks a record is split, by its head row."""
     if not head.startswith(_CHUNKED):
         return 0
-    return -(-int.from_bytes(head[1:5], "big") // layout._CHUNK)
+    return min(-(-int.from_bytes(head[1:5], "big") // layout._CHUNK), _MOST_CHUNKS)
 
 
 def _joined(rows: Rows, key: bytes) -> bytes | None:
