@@ -14,7 +14,7 @@ _FIELDS = struct.Struct("<7q")
 
 OPERATIONS = {"data": DATA, "meta": META, "flush": FLUSH}
 ERRORS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "short": 0}
-LENGTHS = {"once": 1, "for a while": 6}
+LENGTHS = {"once": 1, "for a while": 4}
 
 
 class Fault(NamedTuple):

@@ -18,6 +18,9 @@ from scenario import HERE, Figure, Torture, scenario
 
 from jobsched import Dispatcher
 from jobsched.errors import JobschedError, StoreError, Unavailable
+from jobsched.job import ID_BYTES
+from jobsched.store.base import Request
+from jobsched.transport import NodeConnection
 
 STORE_FAULT = 74
 """The exit code of a node that cannot go on with its store."""
@@ -27,11 +30,11 @@ _CLIENTS = 2
 _MOST_STARTS = 12
 _MOST_PASSES = {1: 60, 2: 6, 4: 6}  # by operation: a turn has many data writes, one flush, one meta write
 _FAULT_S = 20.0
-_PAUSE_S = 0.002
+_PAUSE_S = 0.01
 _TRIALS_S = 1800.0
 
 
-@scenario("write-errors", quick={"faults": 54, "node_faults": 4}, full={"faults": 3600, "node_faults": 150})
+@scenario("write-errors", quick={"faults": 54, "node_faults": 1}, full={"faults": 3600, "node_faults": 60})
 def write_errors(torture: Torture, faults: int, node_faults: int) -> dict[str, Figure]:
     """Fail writes and flushes: no false acknowledgement, and the store serves again."""
     missing = preload.why_not()
@@ -167,11 +170,13 @@ class _Site:
         """Say whether the node serves after the fault or has died of it; nothing before it is clear."""
         if not self._node.is_alive:
             return "is dead"
-        try:
-            self._project.dispatcher().cancel(["00000000-0000-7000-8000-000000000000"])
-        except (StoreError, Unavailable):
+        try:  # the node itself: a dispatcher would do without one
+            connection = NodeConnection(self._project.store_path)
+            connection.exchange([Request(cancel=[bytes(ID_BYTES)])])
+            connection.close()
+        except (OSError, JobschedError):
             return ""
-        return "serves" if self._node.is_alive else "is dead"
+        return "serves"
 
     def _is_serving(self) -> bool:
         dispatcher = self._project.dispatcher()
