@@ -4,6 +4,8 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,26 +202,19 @@ def _is_readable(record: bytes | None) -> bool:
 
 def flip_pages(torture: Torture, count: int) -> dict[str, int]:
     """Flip bits anywhere in the file, one in each copy of a store; work off what is left by real turns."""
-    memory = preload.memory_folder(torture.folder) / torture.folder.name
-    memory.mkdir(mode=0o700, exist_ok=True)
     found: Counter[str] = Counter()
-    try:
+    with preload.memory_folder(torture.folder) as memory, ExitStack() as stack:
         build(memory / "base", torture.rng.randrange(1 << 30))
         runs: list[Doomed] = []
         for part in range(_PARTS):
             folder = memory / f"flipped-{part}"
             folder.mkdir(mode=0o700)
             words = (memory / "base", folder, torture.rng.randrange(1 << 30), count // _PARTS)
-            runs.append(Doomed(HERE / "bit_flip_pages.py", words, memory / f"{part}.out"))
-            runs[-1].start()
-        for run in runs:
-            for place, result, code in run.tried():
-                found.update(result["found"] if result else [f"ends the process with {code}"])
-                found["flips"] += 1
-                altered = result["altered"] if result else []
-                torture.check(not altered, f"a flip of bit {place} had run what was changed: {altered}")
-    finally:
-        for path in sorted(memory.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        memory.rmdir()
+            run = Doomed(HERE / "bit_flip_pages.py", words, memory / f"{part}.out")
+            runs.append(stack.enter_context(run))
+        for place, result, code in chain.from_iterable(run.tried() for run in runs):
+            found.update(result["found"] if result else [f"ends the process with {code}"])
+            found["flips"] += 1
+            altered = result["altered"] if result else []
+            torture.check(not altered, f"a flip of bit {place} had run what was changed: {altered}")
     return dict(found)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 _ALL_S = 1800.0
 
@@ -21,7 +21,7 @@ class Tried(NamedTuple):
 class Doomed:
     """A script that tries one thing after the other: it prints {"try": …} before and {"result": …}
     after each, as a line, and takes as its last word how many to leave out. Where one ends it, it is
-    started again behind that.
+    started again behind that. It runs while this is entered.
     """
 
     def __init__(self, script: Path, words: Sequence[object], output: Path) -> None:
@@ -30,14 +30,23 @@ class Doomed:
         self._done = 0
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate()
+
+    def _start(self) -> None:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [*self._command, str(self._done)], stdout=output, stderr=subprocess.PIPE
             )
 
     def tried(self) -> Iterator[Tried]:
-        """Yield what was tried, in order, once it has been started."""
+        """Yield what was tried, in order."""
         while True:
             assert self._process is not None
             _, said = self._process.communicate(timeout=_ALL_S)
@@ -51,4 +60,4 @@ class Doomed:
                 return
             assert len(tries) > len(results), f"it failed: {said.decode()[-2000:]}"
             yield Tried(tries[-1], None, code)
-            self.start()
+            self._start()

@@ -8,6 +8,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +38,14 @@ def power_cut(torture: Torture, images: int, rounds: int) -> dict[str, Figure]:
     if missing:
         return {"skipped": missing}
     library = preload.compiled("record_writes", torture.folder)
-    memory = preload.memory_folder(torture.folder) / torture.folder.name
-    memory.mkdir(mode=0o700, exist_ok=True)
-    try:
+    found: Counter[str] = Counter()
+    with preload.memory_folder(torture.folder) as memory:
         logs = [log for lap in range(rounds) for log in recordings(torture, library, memory, lap)]
-        found: Counter[str] = Counter()
         began = time.monotonic()
         for place, log in enumerate(logs):
             torture.progress(f"{log.name}: recording {place + 1} of {len(logs)}, {found.total()} images")
-            judged = judge(torture, log, memory, -(-images // len(logs)))
-            found += judged
+            found += judge(torture, log, memory, -(-images // len(logs)))
         took = time.monotonic() - began
-    finally:
-        for path in sorted(memory.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        memory.rmdir()
     return {
         "recordings": len(logs),
         "images": found.total(),
@@ -125,15 +120,15 @@ def judge(torture: Torture, log: Path, memory: Path, images: int) -> Counter[str
     """Open images of a log in processes of their own; return how many ended how."""
     found: Counter[str] = Counter()
     seed = torture.rng.randrange(1 << 30)
-    runs: list[Doomed] = []
-    for part in range(PARTS):
-        folder = memory / f"image-{part}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        words = (log, folder, seed, images, part)
-        runs.append(Doomed(HERE / "power_cut_images.py", words, folder.with_suffix(".out")))
-        runs[-1].start()
-    for run in runs:
-        for cut, end, code in run.tried():
+    with ExitStack() as stack:
+        runs: list[Doomed] = []
+        for part in range(PARTS):
+            folder = memory / f"image-{part}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            words = (log, folder, seed, images, part)
+            run = Doomed(HERE / "power_cut_images.py", words, folder.with_suffix(".out"))
+            runs.append(stack.enter_context(run))
+        for cut, end, code in chain.from_iterable(run.tried() for run in runs):
             verdict = _verdict(end)
             found[verdict] += 1
             what = end["wrong"] if end else f"whoever opens it ends with {code}"

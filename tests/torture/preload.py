@@ -3,7 +3,8 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -33,9 +34,19 @@ def environment(library: Path, **settings: str | Path) -> dict[str, str]:
     }
 
 
-def memory_folder(otherwise: Path) -> Path:
-    """Return a folder in memory where there is one: what a flush costs is not under test."""
-    return MEMORY if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) else otherwise
+@contextmanager
+def memory_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder in memory that goes with another: what a flush costs is not under test.
+
+    Without such a file system it lies in that other one.
+    """
+    is_there = MEMORY.is_dir() and os.access(MEMORY, os.W_OK)
+    place = MEMORY / folder.name if is_there else folder / "memory"
+    place.mkdir(mode=0o700)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _compiler() -> str | None:
