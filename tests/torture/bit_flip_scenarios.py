@@ -1,6 +1,7 @@
 """Single bits that flip in a store: a damaged record is set aside, and nothing is run that was changed."""
 
 import random
+import subprocess
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,8 +26,8 @@ from jobsched.store.lmdb import open_store
 _FLIPS_A_STORE = 200
 _UNTOUCHED = 60
 _SIZES = (5, 50, 400, 2500, 6000)
-_AT_ONCE = 50
 _PARTS = 2
+_NODE_S = 60.0
 _DAMAGED = ("jobs", "statuses", "results")
 
 
@@ -70,8 +71,7 @@ def flip_records(torture: Torture, name: str, flips: int) -> Counter[str]:
     chosen = choose(before, torture.rng, flips)
     flip(project.store_path, before, chosen, torture.rng)
     waiting = {job for job, status in before.statuses().items() if status.state < State.COMPLETED}
-    code = project.run_until_idle()
-    torture.check(code == 0, f"the node ended with {code}: {project.nodes[-1].end_of_log}")
+    run_node(torture, project)
     ran = check_runs(torture, project, expected)
     after = read_store(project.store_path)
     touched = {value.job for value in chosen}
@@ -96,6 +96,18 @@ def flip_records(torture: Torture, name: str, flips: int) -> Counter[str]:
     finally:
         store.close()
     return found
+
+
+def run_node(torture: Torture, project: Project) -> None:
+    """Have a node do all there is to do."""
+    node = project.launch("--until-idle")
+    try:
+        code = node.wait(_NODE_S)
+    except subprocess.TimeoutExpired:
+        node.kill()
+        torture.check(False, "the node was never done")
+    else:
+        torture.check(code == 0, f"the node ended with {code}: {node.end_of_log}")
 
 
 def fill(project: Project, rng: random.Random, count: int) -> dict[str, tuple[str, int]]:
