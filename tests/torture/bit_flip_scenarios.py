@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -123,13 +124,14 @@ def fill(project: Project, rng: random.Random, count: int) -> dict[str, tuple[st
         job = dispatcher.dispatch("bit_flip_tasks:say", category, delay, args=(f"{place:05}", payload))
         expected[job.id] = (f"{place:05}", zlib.crc32(payload))
     store = open_store(project.store_path)
-    claims = store.apply(Turn(now=1, slots=[Slot("mail", 1, count // 10), Slot("reports", 1, 3)])).claims
+    now = time.time_ns() // 1000
+    claims = store.apply(Turn(now=now, slots=[Slot("mail", 1, count // 10), Slot("reports", 1, 3)])).claims
     done = claims[: len(claims) // 2]
     results = [
-        Outcome(claim.job, claim.number, State.COMPLETED, 1, 2, rng.randbytes(rng.choice((9, 900, 4000))))
+        Outcome(claim.job, claim.number, State.COMPLETED, now, now, rng.randbytes(rng.choice((9, 900, 4000))))
         for claim in done
     ]
-    store.apply(Turn(now=2, outcomes=results))
+    store.apply(Turn(now=now, outcomes=results))
     store.close()
     dispatcher.close()
     compact(project.store_path)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import lmdb as engine
 from invariants import read_environment
-from random_turns import RandomTurns
+from random_turns import RandomTurns, added_by
 from write_log import Noted, note
 
-from jobsched.store.base import Accepted
 from jobsched.store.lmdb import open_store
 
 
@@ -25,15 +24,8 @@ def main(store_path: Path, log: Path, kind: str, seed: int, turns: int) -> None:
     for _ in range(turns):
         turn = load.next()
         result = store.apply(turn)
-        answered = zip(turn.requests, result.replies, strict=True)
-        accepted = [request for request, reply in answered if isinstance(reply, Accepted)]
-        note(
-            log,
-            Noted(
-                digest=read_environment(store._env).digest,
-                accepted=[job.id for request in accepted for job in request.jobs],
-            ),
-        )
+        accepted = sorted(added_by(turn, result))
+        note(log, Noted(digest=read_environment(store._env).digest, accepted=accepted))
         load.learn(turn, result)
 
 

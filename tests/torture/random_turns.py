@@ -11,7 +11,7 @@ from jobsched.codec import encode_record
 from jobsched.job import JobError, JobRecord, State
 from jobsched.report import Decision
 from jobsched.store import base
-from jobsched.store.base import Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
+from jobsched.store.base import Accepted, Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
 
 CATEGORIES = ("mail", "reports", "thumbnails")
 KINDS = ("dispatch", "run", "retention")
@@ -24,6 +24,22 @@ _SIZES = (10, 10, 40, 40, 100, 100, 300, 2500)  # bytes; what is over 2000 is sp
 _HAS_TERMS = "terms" in NewJob.__struct_fields__
 _HAS_PRUNE = "prune" in Turn.__struct_fields__
 _LARGE = (100, 500, 2500, 4500)
+
+
+def added_by(turn: Turn, result: TurnResult) -> set[bytes]:
+    """Return the jobs that a turn has added: those accepted for which no other one stands."""
+    return {
+        job.id
+        for request, reply in zip(turn.requests, result.replies, strict=True)
+        if isinstance(reply, Accepted)
+        for place, job in enumerate(request.jobs)
+        if place not in getattr(reply, "kept", {})
+    }
+
+
+def deleted_by(turn: Turn) -> set[bytes]:
+    """Return the jobs that a turn is asked to delete."""
+    return {job_id for request in turn.requests for job_id in getattr(request, "delete", ())}
 
 
 class RandomTurns:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from faults import DATA, Fault, Faults, all_faults
 from invariants import problems, read_environment
-from random_turns import RandomTurns
+from random_turns import RandomTurns, added_by, deleted_by
 
 from jobsched import Dispatcher
 from jobsched.errors import CommitUnknown, JobschedError, NotCommitted, StoreError, StoreFull
 from jobsched.job import State, parse_id
-from jobsched.store.base import Accepted, Turn, TurnResult
+from jobsched.store.base import Turn, TurnResult
 from jobsched.store.lmdb import LmdbStore, open_store
 
 _MOST_TURNS = 60
@@ -88,6 +88,7 @@ def try_store(trial: Trial, place: Path, rng: random.Random) -> None:
         if after > _TURNS_AFTER:
             break
         turn = load.next()
+        accepted -= deleted_by(turn)  # whether that comes to pass or not
         failed = trial.faults.failed
         try:
             result = store.apply(turn)
@@ -132,9 +133,7 @@ def _begin_anew(
 
 
 def _learn(turn: Turn, result: TurnResult, accepted: set[bytes], ended: dict[bytes, int]) -> None:
-    for request, reply in zip(turn.requests, result.replies, strict=True):
-        if isinstance(reply, Accepted):
-            accepted.update(job.id for job in request.jobs)
+    accepted |= added_by(turn, result)
     for outcome in turn.outcomes:
         if outcome.state in (State.COMPLETED, State.FAILED) and outcome.claim not in result.lost:
             ended[outcome.job] = outcome.claim
