@@ -17,7 +17,7 @@ from invariants import Contents, problems, read_environment
 from lmdb import verify
 from power_cut_disk import WAYS, Disk
 from random_turns import RandomTurns
-from write_log import NOTE, Entry, Noted, noted_in, read_entries
+from write_log import NAMED, NOTE, Entry, Noted, noted_in, read_entries
 
 from jobsched.job import State
 from jobsched.store.base import Accepted, Request, Slot, Turn
@@ -53,7 +53,9 @@ def chosen(entries: list[Entry], seed: int, images: int) -> list[Cut]:
     loose: list[int] = []
     for place, entry in enumerate(entries, 1):
         disk.take(entry)
-        if not disk.is_settled:
+        if entry.kind == NAMED:
+            loose.clear()  # before that there was no store
+        elif not disk.is_settled:
             loose.append(place)
     places = sorted(rng.choices(loose, k=-(-images // len(_WAYS)))) if loose else []
     return [Cut(place, way, rng.randrange(1 << 30)) for place in places for way in _WAYS][:images]

@@ -15,7 +15,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITE = 1, SYNC_WRITE = 2, SYNC_WRITE_DONE = 3, FLUSH = 4, TRUNCATE = 5, ALLOCATE = 6, NOTE = 7 };
+enum { WRITE = 1, SYNC_WRITE = 2, SYNC_WRITE_DONE = 3, FLUSH = 4, TRUNCATE = 5, ALLOCATE = 6, NOTE = 7, NAMED = 8 };
 enum { UNTRACKED = 0, PLAIN = 1, SYNCHRONOUS = 2 };
 enum { MOST_FILES = 4096 };
 
@@ -31,6 +31,8 @@ static int log_file = -1;
 static int (*real_open)(const char *, int, ...);
 static int (*real_openat)(int, const char *, int, ...);
 static int (*real_close)(int);
+static int (*real_rename)(const char *, const char *);
+static int (*real_link)(const char *, const char *);
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_writev)(int, const struct iovec *, int);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
@@ -48,6 +50,8 @@ __attribute__((constructor)) static void start(void)
     real_open = dlsym(RTLD_NEXT, "open64");
     real_openat = dlsym(RTLD_NEXT, "openat64");
     real_close = dlsym(RTLD_NEXT, "close");
+    real_rename = dlsym(RTLD_NEXT, "rename");
+    real_link = dlsym(RTLD_NEXT, "link");
     real_writev = dlsym(RTLD_NEXT, "writev");
     real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
     real_pwritev = dlsym(RTLD_NEXT, "pwritev64");
@@ -79,14 +83,18 @@ static int kind_of(int file)
     return file >= 0 && file < MOST_FILES ? tracked[file] : UNTRACKED;
 }
 
+static int is_wanted(const char *path)
+{
+    size_t length = strlen(path), wanted = suffix ? strlen(suffix) : 0;
+    return wanted && length >= wanted && !strcmp(path + length - wanted, suffix);
+}
+
 static void opened(int file, const char *path, int flags)
 {
-    if (file < 0 || file >= MOST_FILES || !suffix)
+    if (file < 0 || file >= MOST_FILES)
         return;
-    size_t length = strlen(path), wanted = strlen(suffix);
-    int matches = length >= wanted && !strcmp(path + length - wanted, suffix);
     int kind = flags & O_DSYNC ? SYNCHRONOUS : PLAIN;
-    tracked[file] = matches && (flags & O_ACCMODE) != O_RDONLY ? kind : UNTRACKED;
+    tracked[file] = is_wanted(path) && (flags & O_ACCMODE) != O_RDONLY ? kind : UNTRACKED;
     if (tracked[file] && flags & O_TRUNC)
         record(TRUNCATE, 0, NULL, 0);
 }
@@ -258,4 +266,36 @@ int posix_fallocate64(int file, off_t offset, off_t length)
 int posix_fallocate(int file, off_t offset, off_t length)
 {
     return posix_fallocate64(file, offset, length);
+}
+
+static int named(int failed, const char *path)
+{
+    if (failed || !is_wanted(path))
+        return failed;
+    char part[1 << 16];
+    int file = real_open(path, O_RDONLY | O_CLOEXEC);
+    uint64_t offset = 0;
+    ssize_t length;
+    record(TRUNCATE, 0, NULL, 0);
+    while (file >= 0 && (length = read(file, part, sizeof part)) > 0) {
+        record(WRITE, offset, part, length);
+        offset += length;
+    }
+    record(FLUSH, 0, NULL, 0);
+    record(NAMED, 0, NULL, 0);
+    if (file >= 0)
+        real_close(file);
+    return 0;
+}
+
+int rename(const char *from, const char *to)
+{
+    start();
+    return named(real_rename(from, to), to);
+}
+
+int link(const char *from, const char *to)
+{
+    start();
+    return named(real_link(from, to), to);
 }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-WRITE, SYNC_WRITE, SYNC_WRITE_DONE, FLUSH, TRUNCATE, ALLOCATE, NOTE = range(1, 8)
+WRITE, SYNC_WRITE, SYNC_WRITE_DONE, FLUSH, TRUNCATE, ALLOCATE, NOTE, NAMED = range(1, 9)
 
 _head = struct.Struct("<IIQQ")
 _WITH_DATA = (WRITE, SYNC_WRITE, NOTE)
@@ -28,7 +28,9 @@ class Noted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Entry(NamedTuple):
-    """A write with its data, a flush, a change of length (`offset` is the new one), or a note."""
+    """A write with its data, a flush, a change of length (`offset` is the new one), a note; or that
+    the file, whose contents have just been logged, got its name: what was before has left nothing.
+    """
 
     kind: int
     offset: int
