@@ -45,7 +45,7 @@ PLACES = {
             "fence:clear before after",
             "node:Node._open before after",
             "preloader_link:PreloaderLink.__init__ before after",
-            "node:Node._drain before after",
+            "node:Node.stop before after",
             "pool:Pool.dismiss before after",
             "crew:Crew.close before after",
             "store.lmdb:LmdbStore.close before after",

@@ -9,7 +9,6 @@ from scenario import Torture, discover, run_scenario
 NOT_YET = {
     "write-errors": "a store whose opening or commit failed cannot be opened again in its process",
     "disk-full": "there is no soft limit, no reserve and no prune yet",
-    "bit-flips": "the damaged head of a split record raises OverflowError",
 }
 NAMES = [
     pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=False) if name in NOT_YET else ())
