@@ -6,6 +6,7 @@ have (yet) is an empty one, and one that is not known here counts for the digest
 """
 
 import dataclasses
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -182,7 +183,7 @@ def _index_problems(
         for key, value in contents.rows(name).items():
             try:
                 listing = index.listing(key, value)
-            except (ValueError, layout.struct.error):
+            except (ValueError, struct.error):
                 yield f"{name} has a row that is none: {key.hex()}"
                 continue
             listed[listing.job] += 1

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import preload
 from faults import Fault, Faults, all_faults
@@ -49,14 +51,11 @@ def write_errors(torture: Torture, faults: int, node_faults: int) -> dict[str, F
 
 def try_stores(torture: Torture, library: Path, faults: int) -> dict[str, Figure]:
     """Try faults on stores and on clients without a node; return what came of them."""
-    running = [start_trials(torture, library, faults, part) for part in range(_PROCESSES)]
     found: Counter[str] = Counter()
     raised: Counter[str] = Counter()
     wrong: dict[str, list[str]] = {}
-    for process in running:
-        output, said = process.communicate(timeout=_TRIALS_S)
-        torture.check(process.returncode == 0, f"the trials ended: {said.decode()[-2000:]}")
-        for line in map(json.loads, output.splitlines()):
+    with preload.memory_folder(torture.folder) as memory:
+        for line in run_trials(torture, library, memory, faults):
             found["trials"] += 1
             found["faults_hit"] += line["failed"] > 0
             found["unopenable_after_failed_creation"] += line["unborn"]
@@ -64,9 +63,7 @@ def try_stores(torture: Torture, library: Path, faults: int) -> dict[str, Figure
             found["stuck_clients"] += any("stuck" in text for text in line["wrong"])
             raised.update(line["raised"])
             for text in line["wrong"]:
-                wrong.setdefault(f"{line['way']}: {without_places(text, torture.folder)}", []).append(
-                    line["fault"]
-                )
+                wrong.setdefault(f"{line['way']}: {without_places(text, memory)}", []).append(line["fault"])
     for text, names in wrong.items():
         torture.check(False, f"{text} [{len(names)} times, {names[0]} for one]")
     torture.check(found["faults_hit"] >= found["trials"] // 2, f"few faults were hit: {found}")
@@ -79,18 +76,30 @@ def without_places(text: str, folder: Path) -> str:
     return re.sub(re.escape(str(folder)) + r"/\S*?([:'.]* |$|')", r"…\1", text)
 
 
-def start_trials(torture: Torture, library: Path, faults: int, part: int) -> subprocess.Popen[bytes]:
-    folder = torture.folder / f"trials-{part}"
-    folder.mkdir()
-    control = torture.folder / f"faults-{part}"
-    Faults(control).close()
-    command = [sys.executable, str(HERE / "write_error_work.py"), str(folder), str(torture.seed)]
-    return subprocess.Popen(
-        [*command, str(faults), str(part), str(_PROCESSES)],
-        env={**os.environ, **preload.environment(library, TORTURE_FAULTS=control)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def run_trials(torture: Torture, library: Path, memory: Path, faults: int) -> list[Any]:
+    """Run the trials in several processes; return what they say of each."""
+    lines: list[Any] = []
+    with ExitStack() as stack:
+        running: list[subprocess.Popen[bytes]] = []
+        for part in range(_PROCESSES):
+            folder = memory / f"trials-{part}"
+            folder.mkdir(mode=0o700)
+            control = memory / f"faults-{part}"
+            Faults(control).close()
+            words = map(str, (folder, torture.seed, faults, part, _PROCESSES))
+            process = subprocess.Popen(
+                [sys.executable, str(HERE / "write_error_work.py"), *words],
+                env={**os.environ, **preload.environment(library, TORTURE_FAULTS=control)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            stack.callback(process.kill)
+            running.append(process)
+        for process in running:
+            output, said = process.communicate(timeout=_TRIALS_S)
+            torture.check(process.returncode == 0, f"the trials ended: {said.decode()[-2000:]}")
+            lines += map(json.loads, output.splitlines())
+    return lines
 
 
 # A node and its clients.
