@@ -1,6 +1,7 @@
 """Tasks under crash points, beside those of tasks.py: they note their runs there."""
 
 import os
+import time
 
 from tasks import HERE, note, recorded_alone
 
@@ -36,5 +37,6 @@ def die_first(label: str) -> None:
 def parent(label: str) -> None:
     """Dispatch another job through the worker's own way."""
     with recorded_alone(label):
-        job = dispatch("crash_point_tasks:once", "reports", args=(f"{label}-child",))
+        child = f"{label}-child-{time.monotonic_ns()}"  # run again, it dispatches another one
+        job = dispatch("crash_point_tasks:once", "reports", args=(child,))
         note("child", job.id)
