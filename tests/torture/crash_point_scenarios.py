@@ -33,7 +33,7 @@ class Case(NamedTuple):
         return f"{self.place.name}, passage {self.passage}"
 
 
-@scenario("crash-points", quick={"points": 5, "hits": 1}, full={"points": 1000, "hits": 3})
+@scenario("crash-points", quick={"points": 4, "hits": 1}, full={"points": 1000, "hits": 3})
 def crash_points(torture: Torture, points: int, hits: int) -> dict[str, Figure]:
     """Kill a node, its preloader or a worker at named places: what follows is as if it were nothing."""
     places = torture.rng.sample(list(PLACES.values()), min(points, len(PLACES)))

@@ -31,7 +31,7 @@ _JOBS_A_CLIENT = 40
 _SIZES = (8, 8, 100, 100, 400, 2500)
 
 
-@scenario("power-cut", quick={"images": 240, "rounds": 1}, full={"images": 24_000, "rounds": 3})
+@scenario("power-cut", quick={"images": 160, "rounds": 1}, full={"images": 24_000, "rounds": 3})
 def power_cut(torture: Torture, images: int, rounds: int) -> dict[str, Figure]:
     """Open what power cuts leave of recorded runs: all that was acknowledged is there, whole."""
     missing = preload.why_not()
