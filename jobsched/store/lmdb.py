@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -104,26 +105,47 @@ class LmdbStore:
         self.users = 0
         make_private(path)
         self.lock = threading.Lock()  # held inside the environment; it guards the cache below too
+        self._is_broken = False  # a commit has failed since it was opened
         self._env, self._dbs = self._open_environment()
         self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
 
     def _open_environment(self) -> tuple[lmdb.Environment, Databases]:
-        fresh = not (self.path / "data.mdb").exists()
         try:
-            env = lmdb.open(
-                str(self.path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0
-            )
+            if not (self.path / "data.mdb").exists():
+                self._create()
+            return self._open_at(self.path)
         except MemoryError as error:
             raise StoreUnsafe(
                 f"cannot map {self.path}: raise the limit on address space (ulimit -v)"
             ) from error
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise StoreError(f"cannot open the store {self.path}: {error}") from error
-        env.reader_check()
-        dbs = Databases.open(env)
-        self._check_format(env, dbs)
-        if fresh:
+
+    def _create(self) -> None:
+        """Make the file whole before it gets its name: what a power cut or a full disk leaves of one
+        that is half made could never be opened.
+        """
+        making = self.path / f"new-{uuid.uuid4().hex}"
+        making.mkdir(mode=0o700)
+        try:
+            self._open_at(making)[0].close()
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(making / "data.mdb", self.path / "data.mdb")
             self._sync_directory()
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def _open_at(self, path: Path) -> tuple[lmdb.Environment, Databases]:
+        env = lmdb.open(
+            str(path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0
+        )
+        try:
+            env.reader_check()
+            dbs = Databases.open(env)
+            self._check_format(env, dbs)
+        except BaseException:
+            env.close()  # else it could not be opened again in this process
+            raise
         return env, dbs
 
     def _check_format(self, env: lmdb.Environment, dbs: Databases) -> None:
@@ -134,7 +156,6 @@ class LmdbStore:
                 txn.put(b"format", str(layout.FORMAT).encode(), overwrite=False)
                 txn.put(b"store", uuid.uuid4().bytes, overwrite=False)
         elif not found.isdigit() or int(found) > layout.FORMAT:
-            env.close()
             raise StoreFormatError(
                 f"the store {self.path} has format {found.decode(errors='replace')}, this jobsched "
                 f"knows up to {layout.FORMAT}: upgrade jobsched"
@@ -210,6 +231,7 @@ class LmdbStore:
         transaction's id is that of the last commit plus one.
         """
         try:
+            self._mend()
             txn = self._env.begin(write=True)
         except lmdb.Error as error:
             raise NotCommitted(f"cannot begin a transaction on {self.path}: {error}") from error
@@ -234,16 +256,26 @@ class LmdbStore:
         except lmdb.MapFullError:
             raise
         except lmdb.Error as error:
+            self._is_broken = True
             raise CommitUnknown(f"the store {self.path} failed at a commit: {error}") from error
         self._cache = (number, counters, categories)
+
+    def _mend(self) -> None:
+        """Open the environment again after a failed commit: LMDB refuses everything until then."""
+        if self._is_broken:
+            self._env.close()
+            self._env, self._dbs = self._open_environment()
+            self._is_broken = False
 
     # Reading. Each is one short transaction.
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Txn]:
         try:
-            with self.lock, self._env.begin() as txn:
-                yield txn
+            with self.lock:
+                self._mend()
+                with self._env.begin() as txn:
+                    yield txn
         except lmdb.Error as error:
             raise StoreError(f"cannot read the store {self.path}: {error}") from error
 
