@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ import lmdb
 import msgspec
 
 from jobsched.codec import BadRecord
-from jobsched.errors import CommitUnknown, NotCommitted, StoreError, StoreFormatError, StoreUnsafe
+from jobsched.errors import CommitUnknown, NotCommitted, StoreError
 from jobsched.job import JobStatus, State, part_of_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
@@ -33,8 +32,9 @@ from jobsched.store.base import (
     Turn,
     TurnResult,
 )
+from jobsched.store.lmdb_env import open_environment
 from jobsched.store.lmdb_find import found_rows, ids_after
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Txn
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Txn
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_space import DEFAULT_QUOTA, Space, is_out_of_room, needed_for, needed_for_outcomes
 from jobsched.store.lmdb_turn import LmdbTurn
@@ -42,7 +42,6 @@ from jobsched.store.place import make_private
 
 __all__ = ["LmdbStore", "open_store"]
 
-_MAP_SIZE = 64 << 30  # sparse; never grown at run time
 _PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
 _PAGE_JOBS = 200
 _PART = 16  # outcomes in a transaction that has to do with little room
@@ -58,8 +57,8 @@ def open_store(path: Path, quota_bytes: int = DEFAULT_QUOTA) -> LmdbStore:
     """Return the store in a directory, creating it if there is none. It takes no new jobs when its
     data would pass the quota.
 
-    Raises StoreUnsafe for a place that must not be used, StoreFormatError for a store that a newer
-    jobsched has written. Opening it again in the same process gives the same object; each
+    A store of an older format is migrated. Raises StoreUnsafe for a place that must not be used,
+    StoreFormatError for a store that a newer jobsched has written. Opening it again in the same process gives the same object; each
     `open_store` needs its own `close`.
     """
     place = path.resolve()
@@ -107,51 +106,10 @@ class LmdbStore:
         self.users = 0
         make_private(path)
         self.lock = threading.Lock()  # held inside the environment; it guards the cache below too
-        self._env, self._dbs = self._open_environment()
+        self._is_broken = False  # a commit has failed since it was opened
+        self._env, self._dbs = open_environment(path)
         self._space = Space(path, self._env, self._dbs, quota_bytes)
         self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
-
-    def _open_environment(self) -> tuple[lmdb.Environment, Databases]:
-        fresh = not (self.path / "data.mdb").exists()
-        try:
-            env = lmdb.open(
-                str(self.path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0
-            )
-        except MemoryError as error:
-            raise StoreUnsafe(
-                f"cannot map {self.path}: raise the limit on address space (ulimit -v)"
-            ) from error
-        except lmdb.Error as error:
-            raise StoreError(f"cannot open the store {self.path}: {error}") from error
-        env.reader_check()
-        dbs = Databases.open(env)
-        self._check_format(env, dbs)
-        if fresh:
-            self._sync_directory()
-        return env, dbs
-
-    def _check_format(self, env: lmdb.Environment, dbs: Databases) -> None:
-        with env.begin(db=dbs.meta) as txn:
-            found = txn.get(b"format")
-        if found is None:
-            with env.begin(db=dbs.meta, write=True) as txn:
-                txn.put(b"format", str(layout.FORMAT).encode(), overwrite=False)
-                txn.put(b"store", uuid.uuid4().bytes, overwrite=False)
-        elif not found.isdigit() or int(found) > layout.FORMAT:
-            env.close()
-            raise StoreFormatError(
-                f"the store {self.path} has format {found.decode(errors='replace')}, this jobsched "
-                f"knows up to {layout.FORMAT}: upgrade jobsched"
-            )
-
-    def _sync_directory(self) -> None:
-        """LMDB does not flush the directory entry of the file that it creates."""
-        for place in (self.path, self.path.parent):
-            handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
 
     def close(self) -> None:
         """Let go of the store; the last user's close closes the file."""
@@ -159,13 +117,11 @@ class LmdbStore:
             self.users -= 1
             if self.users > 0 or _open.pop(self.path, None) is None:
                 return
-            self._space.close()
-            self._env.close()
+            self._close()
 
     def abandon(self) -> None:
         """Close the environment that a fork inherited."""
-        self._space.close()
-        self._env.close()
+        self._close()
 
     # Writing.
 
@@ -255,8 +211,9 @@ class LmdbStore:
         transaction's id is that of the last commit plus one.
         """
         try:
+            self._mend()
             txn = self._env.begin(write=True)
-        except lmdb.Error as error:
+        except (lmdb.Error, StoreError) as error:
             raise NotCommitted(f"cannot begin a transaction on {self.path}: {error}") from error
         cache, self._cache = self._cache, None
         try:
@@ -274,7 +231,8 @@ class LmdbStore:
         try:
             txn.commit()
         except lmdb.Error as error:
-            if not self._is_committed(number):
+            self._is_broken = True
+            if not self._is_committed(number, error):
                 raise self._failure(error) from error
         self._cache = (number, counters, categories)
 
@@ -283,33 +241,46 @@ class LmdbStore:
             return NoRoom(f"the store {self.path} is full: {error}")
         return NotCommitted(f"the store {self.path} failed: {error}")
 
-    def _is_committed(self, number: int) -> bool:
-        """Find out whether a commit that failed has happened after all, and open the store anew.
+    def _is_committed(self, number: int, failure: lmdb.Error) -> bool:
+        """Find out whether a commit that failed has happened after all: nobody else writes meanwhile.
 
         LMDB writes the data, flushes, and then writes a page that makes it count. If that page was
         all that failed, it may be there: another commit then puts its own page, which says the same,
         beside it. Raises CommitUnknown if not even that succeeds.
         """
         try:
-            self._space.close()
-            self._env.close()
-            self._env, self._dbs = self._open_environment()
-            self._space = Space(self.path, self._env, self._dbs, self._quota_bytes)
+            self._mend()
             if self._env.info()["last_txnid"] < number:
                 return False
             with self._env.begin(db=self._dbs.meta, write=True) as txn:
                 txn.put(b"reopened", number.to_bytes(8, "big"))
-        except (lmdb.Error, StoreError, OSError) as error:
-            raise CommitUnknown(f"the store {self.path} failed at a commit: {error}") from error
+        except (lmdb.Error, StoreError) as error:
+            self._is_broken = True
+            raise CommitUnknown(f"the store {self.path} failed at a commit: {failure}") from error
         return True
+
+    def _mend(self) -> None:
+        """Open the environment again after a failed commit: LMDB refuses everything until then."""
+        if self._is_broken:
+            self._close()
+            self._env, self._dbs = open_environment(self.path)
+            self._space = Space(self.path, self._env, self._dbs, self._quota_bytes)
+            self._cache = None
+            self._is_broken = False
+
+    def _close(self) -> None:
+        self._space.close()
+        self._env.close()
 
     # Reading. Each is one short transaction.
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Txn]:
         try:
-            with self.lock, self._env.begin() as txn:
-                yield txn
+            with self.lock:
+                self._mend()
+                with self._env.begin() as txn:
+                    yield txn
         except lmdb.Error as error:
             raise StoreError(f"cannot read the store {self.path}: {error}") from error
 

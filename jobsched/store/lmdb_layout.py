@@ -82,6 +82,7 @@ else:
 
 FORMAT = 2
 _CHUNK = 2000
+_MOST_CHUNKS = 1 << 16
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
 _pending = struct.Struct(">IHQ")
@@ -252,9 +253,7 @@ def get_blob(txn: Txn, db: Db, key: bytes) -> bytes | None:
     head = txn.get(key, db=db)
     if head is None or not head.startswith(_MANY):
         return head
-    size = int.from_bytes(head[1:5], "big")
-    count = -(-size // _CHUNK)
-    return b"".join(txn.get(key + place.to_bytes(2, "big"), b"", db=db) for place in range(count))
+    return b"".join(txn.get(key + place.to_bytes(2, "big"), b"", db=db) for place in range(_chunks(head)))
 
 
 def drop_blob(txn: Txn, db: Db, key: bytes) -> None:
@@ -262,9 +261,15 @@ def drop_blob(txn: Txn, db: Db, key: bytes) -> None:
     head = txn.pop(key, db=db)
     if head is None or not head.startswith(_MANY):
         return
-    count = -(-int.from_bytes(head[1:5], "big") // _CHUNK)
-    for place in range(count):
+    for place in range(_chunks(head)):
         txn.delete(key + place.to_bytes(2, "big"), db=db)
+
+
+def _chunks(head: bytes) -> int:
+    """Return in how many chunks a record is split. A damaged head may say anything: no more than
+    the keys of chunks can count.
+    """
+    return min(-(-int.from_bytes(head[1:5], "big") // _CHUNK), _MOST_CHUNKS)
 
 
 def read_result(txn: Txn, dbs: Databases, job_id: bytes) -> ResultRow:

@@ -46,8 +46,10 @@ class Space:
         self.is_full = False
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._file)
+        """Let go of the file. May come twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def refusal(self, needed: int, unfinished: int) -> str | None:
         """Return why there is no room for so many bytes more, None if there is; beside the outcomes
