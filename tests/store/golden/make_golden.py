@@ -108,6 +108,7 @@ class Maker:
 
 def fill(store: JobStore) -> None:
     """Put in jobs of every state, with everything that a job can have."""
+    store.recover(START)  # a node's life begins: its workers have the numbers of epoch 1
     maker = Maker(store)
     _end_some(maker)
     _leave_some_waiting(maker)
