@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobsched.cli import bench, counts, dispatch, jobs, run, setup
+from jobsched.cli import bench, counts, dispatch, jobs, run, setup, store
 from jobsched.cli.balance import balance
 from jobsched.cli.options import ConfigOption, add_verb, lower
 from jobsched.cli.output import clean, note, say
@@ -54,6 +54,7 @@ app = typer.Typer(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(setup.init, setup.check, run.run, bench.demo, dispatch.dispatch),
     *(jobs.jobs, jobs.show, jobs.cancel, counts.stats),
+    *(store.backup, store.verify, store.restore),
 )
 for _verb in _VERBS:
     add_verb(app, _verb)

@@ -36,6 +36,7 @@ from jobsched.store.base import (
 from jobsched.store.lmdb_find import found_rows, ids_after
 from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Txn
 from jobsched.store.lmdb_turn import LmdbTurn
+from jobsched.store.migrate import migrate
 from jobsched.store.place import make_private
 
 __all__ = ["LmdbStore", "open_store"]
@@ -54,9 +55,9 @@ _open_lock = threading.Lock()
 def open_store(path: Path) -> LmdbStore:
     """Return the store in a directory, creating it if there is none.
 
-    Raises StoreUnsafe for a place that must not be used, StoreFormatError for a store that a newer
-    jobsched has written. Opening it again in the same process gives the same object; each
-    `open_store` needs its own `close`.
+    A store of an older format is migrated. Raises StoreUnsafe for a place that must not be used,
+    StoreFormatError for a store that a newer jobsched has written. Opening it again in the same
+    process gives the same object; each `open_store` needs its own `close`.
     """
     place = path.resolve()
     with _open_lock:
@@ -137,6 +138,12 @@ class LmdbStore:
                 f"the store {self.path} has format {found.decode(errors='replace')}, this jobsched "
                 f"knows up to {layout.FORMAT}: upgrade jobsched"
             )
+        elif int(found) < layout.FORMAT:
+            try:
+                migrate(env, dbs, self.path)
+            except BaseException:
+                env.close()
+                raise
 
     def _sync_directory(self) -> None:
         """LMDB does not flush the directory entry of the file that it creates."""

@@ -34,7 +34,7 @@ from jobsched.store.verify_rows import (
     count_rows,
 )
 
-__all__ = ["KEPT_FINDINGS", "Finding", "Findings", "opened", "verify"]
+__all__ = ["KEPT_FINDINGS", "Finding", "Findings", "opened", "structure", "verify"]
 
 KEPT_FINDINGS = 1000
 """How many findings are kept; all are counted."""
@@ -86,7 +86,7 @@ def verify(path: Path, progress: Progress | None = None) -> Findings:
     """
     place = _Place.of(path)
     found = Findings(path=str(path), bytes=place.data.stat().st_size)
-    problems = _structure(place)
+    problems = _pages(place)
     found.add(Finding(kind="structure", text=problem) for problem in problems)
     if not problems:
         with opened(path) as env:
@@ -143,7 +143,12 @@ class _Place:
 # The structure.
 
 
-def _structure(place: _Place) -> list[str]:
+def structure(path: Path) -> list[str]:
+    """Return what is wrong with the pages of a store's file, without having LMDB read them."""
+    return _pages(_Place.of(path))
+
+
+def _pages(place: _Place) -> list[str]:
     """Return what is wrong with the pages of a file.
 
     A commit meanwhile may reuse pages that the walk has yet to come to. What it finds then counts
