@@ -10,10 +10,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from jobsched.cli.found import print_finding
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import clean, note, print_json, say
 from jobsched.cli.progress import Progress
-from jobsched.cli.table import print_table
 from jobsched.clock import SystemClock
 from jobsched.config import Config
 from jobsched.errors import InvalidOption
@@ -52,7 +52,7 @@ def backup(
     else:
         say(f"wrote {target}: {byte_size(made.bytes)}, {_counted(made.jobs)}")
     if made.findings:
-        note(f"{_many(made.findings, 'thing')} in it damaged, as in the store: jobsched verify {target}")
+        note(f"{_many(made.findings, 'finding')} in it, as in the store: jobsched verify {target}")
         raise typer.Exit(1)
 
 
@@ -60,14 +60,14 @@ def verify(
     *,
     path: Annotated[
         Path | None,
-        typer.Argument(metavar="[PATH]", help="A store or a backup. Default: the configured store."),
+        typer.Argument(metavar="PATH", help="A store or a backup. Default: the configured store."),
     ] = None,
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Look for damage in the store, or in a backup: its pages, every job, the counts.
+    """Look for damage in the store, or in a backup.
 
-    Changes nothing; the node may run. Exit code 1 if anything is wrong, with what mends it.
+    Reads its pages, every job and the counts; changes nothing; the node may run. Exit code 1 if anything is wrong, with what mends it.
 
     Examples:
       jobsched verify
@@ -153,11 +153,9 @@ def _print_findings(found: Findings) -> None:
     if found.is_sound:
         say(f"{found.path}: whole; format {found.format}, {byte_size(found.bytes)}, {_counted(found.jobs)}")
         return
-    rows = [
-        [finding.kind, f"{finding.job}: {finding.text}" if finding.job else finding.text, finding.mend]
-        for finding in found.findings[:_SHOWN]
-    ]
-    print_table(["kind", "finding", "what mends it"], rows, wrapped=["finding", "what mends it"])
+    for finding in found.findings[:_SHOWN]:
+        lines = [finding.job, finding.text] if finding.job else [finding.text]
+        print_finding(finding.kind, lines, finding.mend, "red")
     more = f", {found.total - _SHOWN:,} of them not shown: see --json" if found.total > _SHOWN else ""
     note(f"{found.path}: {_many(found.total, 'finding')}{more}")
 

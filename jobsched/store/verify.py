@@ -20,7 +20,7 @@ import lmdb
 import lmdb.verify
 import msgspec
 
-from jobsched.errors import StoreError, StoreFormatError
+from jobsched.errors import InvalidOption, StoreError, StoreFormatError
 from jobsched.job import State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Db
@@ -82,7 +82,7 @@ def verify(path: Path, progress: Progress | None = None) -> Findings:
 
     `path` is a store's directory, a backup's, or a file. `progress` hears the name of a database,
     the rows of it that are done, and how many it has. Not for a process that has the store open.
-    Raises StoreError where there is none, or it cannot be read.
+    Raises InvalidOption where there is none, StoreError where it cannot be read.
     """
     place = _Place.of(path)
     found = Findings(path=str(path), bytes=place.data.stat().st_size)
@@ -98,7 +98,7 @@ def verify(path: Path, progress: Progress | None = None) -> Findings:
 def opened(path: Path) -> Iterator[lmdb.Environment]:
     """Give a store's environment for reading alone: nothing is created in it or migrated.
 
-    Raises StoreError where there is none, or it cannot be read.
+    Raises InvalidOption where there is none, StoreError where it cannot be read.
     """
     place = _Place.of(path)
     try:
@@ -134,7 +134,7 @@ class _Place:
     def of(cls, path: Path) -> _Place:
         data = path / "data.mdb" if path.is_dir() else path
         if not data.is_file():
-            raise StoreError(f"no store at {path}: expected a directory with data.mdb in it")
+            raise InvalidOption(f"no store at {path}: expected a directory with data.mdb in it")
         is_copy = (data.parent / NOTE).exists()
         has_lock = data.name == "data.mdb" and (path.is_dir() or (data.parent / "lock.mdb").exists())
         return cls(data, has_lock and not is_copy)

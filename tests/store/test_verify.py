@@ -12,7 +12,7 @@ import pytest
 from golden.golden_stores import FORMATS, unpack
 
 from jobsched.codec import seal
-from jobsched.errors import StoreError, StoreFormatError
+from jobsched.errors import InvalidOption, StoreFormatError
 from jobsched.job import State, format_id
 from jobsched.store import lmdb_layout as layout
 from jobsched.store import verify as module
@@ -275,7 +275,7 @@ def test_progress_is_told(place):
 
 
 def test_what_is_no_store_is_refused(tmp_path, place):
-    with pytest.raises(StoreError, match="no store at"):
+    with pytest.raises(InvalidOption, match="no store at"):
         verify(tmp_path / "nowhere")
     with changing(place) as (txn, dbs):
         txn.put(b"format", str(layout.FORMAT + 1).encode(), db=dbs.meta)
