@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from jobsched.amount import byte_size, many
 from jobsched.cli.found import print_finding
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import clean, note, print_json, say
@@ -23,10 +24,9 @@ from jobsched.store.backup import restore as put_back
 from jobsched.store.verify import Findings
 from jobsched.store.verify import verify as look_over
 
-__all__ = ["backup", "byte_size", "restore", "store_path", "verify"]
+__all__ = ["backup", "restore", "store_path", "verify"]
 
 _SHOWN = 50
-_KIB = 1024
 
 
 def backup(
@@ -52,7 +52,7 @@ def backup(
     else:
         say(f"wrote {target}: {byte_size(made.bytes)}, {_counted(made.jobs)}")
     if made.findings:
-        note(f"{_many(made.findings, 'finding')} in it, as in the store: jobsched verify {target}")
+        note(f"{many(made.findings, 'finding')} in it, as in the store: jobsched verify {target}")
         raise typer.Exit(1)
 
 
@@ -67,7 +67,8 @@ def verify(
 ) -> None:
     """Look for damage in the store, or in a backup.
 
-    Reads its pages, every job and the counts; changes nothing; the node may run. Exit code 1 if anything is wrong, with what mends it.
+    Reads its pages, every job and the counts, and changes nothing; the node may run. Exit code 1 if
+    anything is wrong, with what mends it.
 
     Examples:
       jobsched verify
@@ -123,15 +124,6 @@ def store_path(config: Config) -> Path:
     return config.store.path
 
 
-def byte_size(size: float) -> str:
-    """Return a number of bytes as people read it: ``12.3 MiB``."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < _KIB:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= _KIB
-    return f"{size:,.1f} GiB"
-
-
 def _existing(config: Config) -> Path:
     path = store_path(config)
     if not (path / "data.mdb").exists():
@@ -142,11 +134,7 @@ def _existing(config: Config) -> Path:
 def _counted(jobs: Mapping[str, int]) -> str:
     """Return counts by state in one line, without the zeros."""
     parts = ", ".join(f"{count:,} {state}" for state, count in jobs.items() if count)
-    return _many(sum(jobs.values()), "job") + (f" ({parts})" if parts else "")
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    return many(sum(jobs.values()), "job") + (f" ({parts})" if parts else "")
 
 
 def _print_findings(found: Findings) -> None:
@@ -157,7 +145,7 @@ def _print_findings(found: Findings) -> None:
         lines = [finding.job, finding.text] if finding.job else [finding.text]
         print_finding(finding.kind, lines, finding.mend, "red")
     more = f", {found.total - _SHOWN:,} of them not shown: see --json" if found.total > _SHOWN else ""
-    note(f"{found.path}: {_many(found.total, 'finding')}{more}")
+    note(f"{found.path}: {many(found.total, 'finding')}{more}")
 
 
 def _ask(source: Path, path: Path) -> None:
@@ -179,10 +167,10 @@ def _print_restored(source: Path, done: Restored) -> None:
     say(f"restored {done.path} from {clean(str(source))}: {_counted(done.jobs)}")
     running = done.jobs.get("in_progress", 0)
     if running:
-        say(f"{_many(running, 'job')} that ran then: back to their place when the node starts")
+        say(f"{many(running, 'job')} that ran then: back to their place when the node starts")
     if done.backup is not None:
         say(f"as of {done.backup.at}: jobs dispatched since are not in it, jobs that ended since run again")
     if done.findings:
-        note(f"{_many(done.findings, 'finding')} in it: jobsched verify")
+        note(f"{many(done.findings, 'finding')} in it: jobsched verify")
     if done.aside is not None:
         say(f"what was there: {done.aside}")

@@ -34,7 +34,7 @@ from jobsched.store.verify_rows import (
     count_rows,
 )
 
-__all__ = ["KEPT_FINDINGS", "Finding", "Findings", "opened", "structure", "verify"]
+__all__ = ["KEPT_FINDINGS", "Finding", "Findings", "databases", "opened", "structure", "verify"]
 
 KEPT_FINDINGS = 1000
 """How many findings are kept; all are counted."""
@@ -117,6 +117,9 @@ def opened(path: Path) -> Iterator[lmdb.Environment]:
         raise StoreError(f"cannot open {place.data}: {error}") from error
     try:
         yield env
+    except lmdb.LockError as error:  # LMDB knows readers by their pid: two containers may both have it
+        hint = "processes of two PID namespaces cannot share a store; share the namespace"
+        raise StoreError(f"cannot read {place.data}: {error} ({hint})") from error
     except lmdb.Error as error:
         raise StoreError(f"cannot read {place.data}: {error}") from error
     finally:
@@ -195,7 +198,7 @@ class _Pass:
 
     def run(self) -> None:
         """Check the format, every row, and the sums."""
-        dbs = _databases(self.env)
+        dbs = databases(self.env)
         if not self._check_format(dbs):
             return
         before = self._last_commit()
@@ -256,7 +259,7 @@ class _Pass:
         return None, number
 
 
-def _databases(env: lmdb.Environment) -> dict[str, Db]:
+def databases(env: lmdb.Environment) -> dict[str, Db]:
     """Open those named databases that are there: what a later format has added reads as empty."""
     dbs = {}
     for name in layout.Databases.__slots__:
