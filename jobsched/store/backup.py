@@ -21,7 +21,7 @@ import msgspec
 
 from jobsched.clock import from_micros
 from jobsched.errors import InvalidOption, StoreError
-from jobsched.store.hold import held_still
+from jobsched.store.hold import held_still, refuse_users
 from jobsched.store.place import make_private
 from jobsched.store.verify import NOTE, Findings, opened, structure, verify
 
@@ -199,6 +199,7 @@ def restore(
         incoming = path / _INCOMING
         try:
             found = _take_in(source, incoming, accept_damaged=accept_damaged, progress=progress)
+            refuse_users(path)  # again: a reader takes no lock, and may have come meanwhile
             aside = _set_aside(path, now)
             (path / "lock.mdb").unlink(missing_ok=True)  # its readers were those of the other file
             incoming.rename(path / _DATA)

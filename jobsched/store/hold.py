@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobsched.errors import JobschedError, StoreError, rebuilt
 
-__all__ = ["held_still", "is_locked", "lock_holder", "users"]
+__all__ = ["held_still", "is_locked", "lock_holder", "refuse_users", "users"]
 
 NODE, WRITERS = "node.lock", "writers.lock"
 
@@ -33,11 +33,16 @@ def held_still(place: Path) -> Iterator[None]:
         with _locked(place / WRITERS) as no_writer:
             if not no_writer:
                 raise StoreError(f"a client writes to {place}: try again when it is done")
-            pids = users(place / "data.mdb")
-            if pids:
-                listed = ", ".join(map(str, pids))
-                raise StoreError(f"{place} is open in other processes (pid {listed}): stop them first")
+            refuse_users(place)
             yield
+
+
+def refuse_users(place: Path) -> None:
+    """Raise StoreError if any process that can be seen has the store open."""
+    pids = users(place / "data.mdb")
+    if pids:
+        listed = ", ".join(map(str, pids))
+        raise StoreError(f"{place} is open in other processes (pid {listed}): stop them first")
 
 
 def _node_runs(place: Path) -> JobschedError:

@@ -158,19 +158,23 @@ def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, b
 
 def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
     """Check that the immutable record is there, decodes, and is that of this job."""
-    mend = f"jobsched cancel {format_id(job_id)}" if status.state in CANCELLABLE else RESTORE
     data = read.blob("jobs", job_id)
     if data is None:
-        yield Finding(kind="damaged", job=format_id(job_id), text="its record is missing", mend=mend)
+        yield _bad_record(job_id, status, "its record is missing")
         return
     try:
         record = decode_record(data)
     except BadRecord as error:
-        yield _damaged(job_id, "its record", error, mend)
+        yield _bad_record(job_id, status, f"its record is unreadable: {error}")
     else:
         if record.id != job_id:
-            text = f"its record is that of job {format_id(record.id)}"
-            yield Finding(kind="damaged", job=format_id(job_id), text=text, mend=mend)
+            yield _bad_record(job_id, status, f"its record is that of job {_id(record.id)}")
+
+
+def _bad_record(job_id: bytes, status: JobStatus, text: str) -> Finding:
+    """Say what is wrong with a record: a job that has not started can be taken out of its queue."""
+    mend = f"jobsched cancel {format_id(job_id)}" if status.state in CANCELLABLE else RESTORE
+    return Finding(kind="damaged", job=format_id(job_id), text=text, mend=mend)
 
 
 def _check_record_row(read: Read, key: bytes, value: bytes) -> Found:
@@ -352,8 +356,8 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row | BadRec
         return error
 
 
-def _damaged(job_id: bytes, what: str, error: Exception, mend: str = RESTORE) -> Finding:
-    return Finding(kind="damaged", job=_id(job_id), text=f"{what} is unreadable: {error}", mend=mend)
+def _damaged(job_id: bytes, what: str, error: Exception) -> Finding:
+    return Finding(kind="damaged", job=_id(job_id), text=f"{what} is unreadable: {error}")
 
 
 def _misplaced(job_id: bytes, text: str) -> Finding:
