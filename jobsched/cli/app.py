@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from jobsched.cli import bench, counts, dispatch, jobs, run, setup
+from jobsched.cli import bench, counts, dispatch, jobs, run, setup, store
 from jobsched.cli.balance import balance
+from jobsched.cli.doctor import doctor
 from jobsched.cli.options import ConfigOption, add_verb, lower
 from jobsched.cli.output import clean, note, say
 from jobsched.errors import (
@@ -54,6 +55,7 @@ app = typer.Typer(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(setup.init, setup.check, run.run, bench.demo, dispatch.dispatch),
     *(jobs.jobs, jobs.show, jobs.cancel, counts.stats),
+    *(store.backup, store.verify, store.restore, doctor),
 )
 for _verb in _VERBS:
     add_verb(app, _verb)

@@ -58,8 +58,8 @@ def open_store(path: Path, quota_bytes: int = DEFAULT_QUOTA) -> LmdbStore:
     data would pass the quota.
 
     A store of an older format is migrated. Raises StoreUnsafe for a place that must not be used,
-    StoreFormatError for a store that a newer jobsched has written. Opening it again in the same process gives the same object; each
-    `open_store` needs its own `close`.
+    StoreFormatError for a store that a newer jobsched has written. Opening it again in the same
+    process gives the same object; each `open_store` needs its own `close`.
     """
     place = path.resolve()
     with _open_lock:

@@ -1,0 +1,116 @@
+"""From an older format of the store to the current one: a backup first, then step by step.
+
+All steps are one transaction, so a store is in the old format or in the new one, never between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+import lmdb
+
+from jobsched.clock import SystemClock
+from jobsched.errors import StoreError, StoreFormatError
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.backup import write_backup
+from jobsched.store.hold import NODE, lock_holder
+from jobsched.store.lmdb_layout import Databases, Txn
+
+__all__ = ["STEPS", "Step", "fields_added", "migrate"]
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[Txn, Databases], None]
+
+
+def fields_added(_txn: Txn, _dbs: Databases) -> None:
+    """Change nothing: records without the new fields decode with their defaults."""
+
+
+STEPS: Mapping[int, Step] = {}
+"""By the format that they start from, the steps to the next one."""
+
+
+def migrate(
+    env: lmdb.Environment, dbs: Databases, path: Path, steps: Mapping[int, Step] | None = None
+) -> None:
+    """Bring a store of an older format to the current one.
+
+    A backup is left in the store's directory, as `before-format-N`. Raises StoreFormatError where no
+    step leads on, StoreError while a node runs on the store (it is of the older release), or when
+    there is no room for the backup: the store is as it was then.
+    """
+    steps = STEPS if steps is None else steps
+    with _without_node(path):
+        found = _format(env, dbs)
+        wanted = range(found, layout.FORMAT)
+        missing = [number for number in wanted if number not in steps]
+        if missing:
+            raise StoreFormatError(
+                f"the store {path} has format {found}, and no step leads from format {missing[0]} on:"
+                " open it with an earlier jobsched"
+            )
+        if not wanted:
+            return  # another process was faster
+        target = _free_name(path / f"before-format-{layout.FORMAT}")
+        write_backup(env, path, target, now=SystemClock().now())
+        _walk(env, dbs, [steps[number] for number in wanted], target)
+    log.info("migrated %s from format %d to %d, a backup is in %s", path, found, layout.FORMAT, target)
+
+
+def _walk(env: lmdb.Environment, dbs: Databases, steps: Sequence[Step], target: Path) -> None:
+    """Take all steps in one transaction; without them the backup is of no use, and goes."""
+    try:
+        with env.begin(write=True) as txn:
+            for step in steps:
+                step(txn, dbs)
+            txn.put(b"format", str(layout.FORMAT).encode(), db=dbs.meta)
+    except lmdb.Error as error:  # of the commit too: then nobody knows, and the backup stays
+        raise StoreError(f"cannot migrate the store {target.parent}: {error}") from error
+    except BaseException:
+        shutil.rmtree(target)
+        raise
+
+
+def _format(env: lmdb.Environment, dbs: Databases) -> int:
+    with env.begin(db=dbs.meta) as txn:
+        return int(txn.get(b"format") or 0)
+
+
+def _free_name(wanted: Path) -> Path:
+    """Return a name that is not taken: the backup of an earlier migration stays."""
+    names = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return wanted if not wanted.exists() else next(name for name in names if not name.exists())
+
+
+@contextlib.contextmanager
+def _without_node(path: Path) -> Iterator[None]:
+    """Keep nodes from starting, unless we are the node: an older one knows only its own format."""
+    handle = os.open(path / NODE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not _is_ours(handle):
+                raise StoreError(
+                    f"a node of an earlier jobsched runs on {path} ({lock_holder(path)}):"
+                    " stop it before this one opens the store"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_ours(handle: int) -> bool:
+    try:
+        return bool(json.loads(os.pread(handle, 1000, 0))["pid"] == os.getpid())
+    except (ValueError, KeyError, TypeError):
+        return False

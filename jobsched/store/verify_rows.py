@@ -1,0 +1,378 @@
+"""What must hold of each row of a store: one small function per database.
+
+A check gets a row and the read transaction it was read in, so that a job and its rows are seen as
+one commit left them, and yields what it finds wrong. Nothing is raised for damage.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from jobsched.codec import BadRecord, decode_record, seal, unseal
+from jobsched.job import CANCELLABLE, ID_BYTES, JobStatus, State, format_id
+from jobsched.report import Decision
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.lmdb_layout import CategoryRow, Counters, Db, ResultRow, Txn
+
+__all__ = ["CHECKS", "RESTORE", "Finding", "Read", "Seen", "check_row", "check_sums", "count_rows"]
+
+RESTORE = "jobsched restore BACKUP"
+_CHUNK_KEY = ID_BYTES + 2
+
+Row = TypeVar("Row")
+
+_categories = msgspec.msgpack.Decoder(CategoryRow)
+_counters = msgspec.msgpack.Decoder(Counters)
+_decisions = msgspec.msgpack.Decoder(Decision)
+_results = msgspec.msgpack.Decoder(ResultRow)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    `kind` is one of structure, damaged, misplaced, orphan, count, counter; `job` the id of the job
+    it is about, None for the store's own rows; `mend` the command that mends it.
+    """
+
+    kind: str
+    text: str
+    job: str | None = None
+    mend: str = RESTORE
+
+
+Found = Iterator[Finding]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has been seen over all transactions: the highest numbers in use, and rows counted.
+
+    `rows` counts the rows of the indexes by category number and state; `sequence`, `claim` and
+    `epoch` are the highest that a status holds.
+    """
+
+    sequence: int = 0
+    claim: int = 0
+    epoch: int = 0
+    rows: Counter[tuple[int, State]] = field(default_factory=Counter)
+
+    def note(self, status: JobStatus) -> None:
+        """Raise the highest numbers to those of a status."""
+        self.sequence = max(self.sequence, status.sequence)
+        self.claim = max(self.claim, status.claim)
+        self.epoch = max(self.epoch, status.worker >> 32)
+
+
+class Read:
+    """One short read transaction. A database that the file does not have reads as empty."""
+
+    def __init__(self, txn: Txn, dbs: Mapping[str, Db], seen: Seen) -> None:
+        self.txn = txn
+        self.dbs = dbs
+        self.seen = seen
+        self.numbers = {name: row.number for name, row in self.categories().items()}
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """Return a row's value."""
+        return self.txn.get(key, db=self.dbs[database]) if database in self.dbs else None
+
+    def blob(self, database: str, key: bytes) -> bytes | None:
+        """Return a record that may be split."""
+        return layout.get_blob(self.txn, self.dbs[database], key) if database in self.dbs else None
+
+    def rows(self, database: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield a database's rows behind a key."""
+        if database not in self.dbs:
+            return
+        cursor = self.txn.cursor(db=self.dbs[database])
+        if cursor.set_range(after + b"\0" if after else b"\0"):
+            yield from cursor
+
+    def categories(self) -> dict[str, CategoryRow]:
+        """Return the categories that can be read."""
+        found = {}
+        for key, value in self.rows("categories"):
+            row = _decoded(_categories, value)
+            if isinstance(row, CategoryRow):
+                found[key.decode(errors="replace")] = row
+        return found
+
+    def status(self, job_id: bytes) -> JobStatus | None:
+        """Return a job's status, None where it is missing or damaged."""
+        data = self.get("statuses", job_id)
+        try:
+            return None if data is None else layout.decode_status(data)
+        except BadRecord:
+            return None
+
+
+# The rows of each database.
+
+
+def _check_status(read: Read, job_id: bytes, data: bytes) -> Found:
+    """Check that a status decodes, stands in the index of its state, and has its record."""
+    try:
+        status = layout.decode_status(data)
+    except BadRecord as error:
+        yield _damaged(job_id, "its status", error)
+    else:
+        read.seen.note(status)
+        yield from _check_place(read, job_id, status)
+        yield from _check_record(read, job_id, status)
+
+
+def _check_place(read: Read, job_id: bytes, status: JobStatus) -> Found:
+    """Check that the job's row in the index of its state is there and says the same."""
+    number = read.numbers.get(status.category)
+    if number is None:
+        yield _misplaced(job_id, f"its category {status.category!r} is not in the store")
+        return
+    index, key, value = _place(job_id, status, number)
+    found = read.get(index, key)
+    if found is None:
+        yield _misplaced(job_id, f"it is {status.state}, and has no row in {index!r}")
+    elif found != value:
+        yield _misplaced(job_id, f"its row in {index!r} does not say what its status says")
+
+
+def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, bytes]:
+    """Return the one index row that a job of this status has: database, key and value."""
+    prefix = layout.pending_prefix(number)
+    match status.state:
+        case State.PENDING:
+            return "pending", layout.pending_key(number, status.priority, status.sequence), job_id
+        case State.SCHEDULED:
+            return "scheduled", layout.scheduled_key(status.due_at, job_id), prefix
+        case State.IN_PROGRESS:
+            value = layout.running_value(job_id, status.worker, number)
+            return "running", layout.running_key(status.claim), value
+        case state:
+            return "ended", layout.ended_key(state, status.ended_at, job_id), prefix
+
+
+def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
+    """Check that the immutable record is there, decodes, and is that of this job."""
+    data = read.blob("jobs", job_id)
+    if data is None:
+        yield _bad_record(job_id, status, "its record is missing")
+        return
+    try:
+        record = decode_record(data)
+    except BadRecord as error:
+        yield _bad_record(job_id, status, f"its record is unreadable: {error}")
+    else:
+        if record.id != job_id:
+            yield _bad_record(job_id, status, f"its record is that of job {_id(record.id)}")
+
+
+def _bad_record(job_id: bytes, status: JobStatus, text: str) -> Finding:
+    """Say what is wrong with a record: a job that has not started can be taken out of its queue."""
+    mend = f"jobsched cancel {format_id(job_id)}" if status.state in CANCELLABLE else RESTORE
+    return Finding(kind="damaged", job=format_id(job_id), text=text, mend=mend)
+
+
+def _check_record_row(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a record has a job, a chunk a record. (Its content is checked with the status.)"""
+    yield from _check_blob_row(read, "jobs", key, value)
+
+
+def _check_result_row(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a result has a job and decodes, and that a chunk has a result."""
+    yield from _check_blob_row(read, "results", key, value)
+    if len(key) == ID_BYTES:
+        row = _decoded(_results, read.blob("results", key) or b"")
+        if isinstance(row, Exception):
+            yield _damaged(key, "its result", row)
+
+
+def _check_blob_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
+    if len(key) == ID_BYTES:
+        if read.get("statuses", key) is None:
+            yield _orphan(key, f"a row in {database!r} is of a job that is not in the store")
+        elif _chunks(value) and len(read.blob(database, key) or b"") != int.from_bytes(value[1:5], "big"):
+            text = f"its record in {database!r} is not as long as it says"
+            yield Finding(kind="damaged", job=format_id(key), text=text)
+    elif len(key) == _CHUNK_KEY:
+        chunks = _chunks(read.get(database, key[:ID_BYTES]) or b"")
+        if int.from_bytes(key[ID_BYTES:], "big") >= chunks:
+            yield _orphan(key[:ID_BYTES], f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
+    else:
+        yield _malformed(database, key)
+
+
+def _chunks(head: bytes) -> int:
+    """Return into how many chunks a record is split."""
+    is_split = head.startswith(layout._MANY)  # noqa: SLF001 (how a record is split is the layout's own)
+    return -(-int.from_bytes(head[1:5], "big") // layout._CHUNK) if is_split else 0  # noqa: SLF001
+
+
+def _check_pending(read: Read, key: bytes, value: bytes) -> Found:
+    number, _, _ = layout.split_pending(key)
+    yield from _check_index_row(read, ("pending", key), value, number, State.PENDING)
+
+
+def _check_scheduled(read: Read, key: bytes, value: bytes) -> Found:
+    _, job_id = layout.split_scheduled(key)
+    number = int.from_bytes(value, "big")
+    yield from _check_index_row(read, ("scheduled", key), job_id, number, State.SCHEDULED)
+
+
+def _check_running(read: Read, key: bytes, value: bytes) -> Found:
+    job_id, _, number = layout.split_running(value)
+    yield from _check_index_row(read, ("running", key), job_id, number, State.IN_PROGRESS)
+
+
+def _check_ended(read: Read, key: bytes, value: bytes) -> Found:
+    state, _, job_id = layout.split_ended(key)
+    number = int.from_bytes(value, "big")
+    yield from _check_index_row(read, ("ended", key), job_id, number, state)
+
+
+def _check_index_row(read: Read, row: tuple[str, bytes], job_id: bytes, number: int, state: State) -> Found:
+    """Check that an index row has a job, and is the one row that its status asks for."""
+    read.seen.rows[number, state] += 1
+    if read.get("statuses", job_id) is None:
+        yield _orphan(job_id, f"a row in {row[0]!r} is of a job that is not in the store")
+        return
+    status = read.status(job_id)
+    if status is None:
+        return  # damaged: said of the status itself
+    wanted = _place(job_id, status, read.numbers.get(status.category, 0))
+    if row != wanted[:2]:
+        yield _misplaced(job_id, f"it is {status.state}, and has a row in {row[0]!r} that is not its own")
+
+
+def _check_category(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a category decodes, and no other has its number. (Its counts: `check_sums`.)"""
+    name = key.decode(errors="replace")
+    row = _decoded(_categories, value)
+    if isinstance(row, Exception):
+        yield Finding(kind="damaged", text=f"the row of category {name!r} is unreadable: {row}")
+    elif sum(number == row.number for number in read.numbers.values()) > 1:
+        yield Finding(kind="misplaced", text=f"category {name!r} shares its number {row.number} with another")
+
+
+def _check_decision(_read: Read, key: bytes, value: bytes) -> Found:
+    row = _decoded(_decisions, value)
+    if isinstance(row, Exception):
+        number = int.from_bytes(key, "big")
+        yield Finding(kind="damaged", text=f"the balancer's decision {number} is unreadable: {row}")
+
+
+CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
+    "categories": _check_category,
+    "statuses": _check_status,
+    "jobs": _check_record_row,
+    "results": _check_result_row,
+    "pending": _check_pending,
+    "scheduled": _check_scheduled,
+    "running": _check_running,
+    "ended": _check_ended,
+    "decisions": _check_decision,
+}
+"""What is checked of a row, by database, in this order."""
+
+
+def check_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
+    """Yield what is wrong with a row."""
+    if database == "statuses" and len(key) != ID_BYTES:
+        yield _malformed(database, key)
+        return
+    try:
+        yield from CHECKS[database](read, key, value)
+    except (struct.error, ValueError):  # a key or a value of another shape, a state that is none
+        yield _malformed(database, key)
+
+
+# The sums.
+
+
+def check_sums(read: Read, rows: Mapping[tuple[int, State], int]) -> Found:
+    """Check that counts per category and state are those of the rows, counters not below what is used."""
+    known = read.categories()
+    for name, row in known.items():
+        for state in State:
+            kept = row.counts[state] if state < len(row.counts) else 0
+            found = rows.get((row.number, state), 0)
+            if kept != found:
+                yield Finding(
+                    kind="count", text=f"category {name!r} counts {kept} {state} jobs, its rows are {found}"
+                )
+    numbers = {row.number for row in known.values()}
+    for number in sorted({number for number, _ in rows} - numbers):
+        yield Finding(kind="misplaced", text=f"rows of category number {number}, which no category has")
+    yield from _check_counters(read)
+
+
+def _check_counters(read: Read) -> Found:
+    data = read.get("meta", b"counters")
+    counters = _decoded(_counters, seal(b"\x90") if data is None else data)
+    if isinstance(counters, Exception):
+        yield Finding(kind="damaged", text=f"the counters are unreadable: {counters}")
+        return
+    for what in ("sequence", "claim", "epoch"):
+        kept, used = getattr(counters, what), getattr(read.seen, what)
+        if kept < used:
+            yield Finding(kind="counter", text=f"the counter {what!r} is {kept}, and {used} is in use")
+
+
+def count_rows(read: Read) -> Counter[tuple[int, State]]:
+    """Count the rows of the indexes by category number and state, all in this transaction."""
+    seen = Seen()
+    for index in ("pending", "scheduled", "running", "ended"):
+        for key, value in read.rows(index):
+            try:
+                seen.rows[_counted_as(index, key, value)] += 1
+            except (struct.error, ValueError):
+                continue  # said of the row itself
+    return seen.rows
+
+
+def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
+    match index:
+        case "pending":
+            return layout.split_pending(key)[0], State.PENDING
+        case "scheduled":
+            return int.from_bytes(value, "big"), State.SCHEDULED
+        case "running":
+            return layout.split_running(value)[2], State.IN_PROGRESS
+        case _:
+            return int.from_bytes(value, "big"), layout.split_ended(key)[0]
+
+
+# What is said.
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row | BadRecord | msgspec.MsgspecError:
+    try:
+        return decoder.decode(unseal(data))
+    except (BadRecord, msgspec.MsgspecError) as error:
+        return error
+
+
+def _damaged(job_id: bytes, what: str, error: Exception) -> Finding:
+    return Finding(kind="damaged", job=_id(job_id), text=f"{what} is unreadable: {error}")
+
+
+def _misplaced(job_id: bytes, text: str) -> Finding:
+    return Finding(kind="misplaced", job=_id(job_id), text=text)
+
+
+def _orphan(job_id: bytes, text: str) -> Finding:
+    return Finding(kind="orphan", job=_id(job_id), text=text)
+
+
+def _malformed(database: str, key: bytes) -> Finding:
+    return Finding(
+        kind="damaged", text=f"a row in {database!r} has no key or value of ours: {key[:40].hex()}"
+    )
+
+
+def _id(job_id: bytes) -> str | None:
+    return format_id(job_id) if len(job_id) == ID_BYTES else None

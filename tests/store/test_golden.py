@@ -1,0 +1,164 @@
+"""The stores of all released formats: they open, hold what they held, and can be worked off."""
+
+import contextlib
+import fcntl
+import json
+import os
+
+import pytest
+from golden.golden_stores import FORMATS, expected, unpack
+from golden.make_golden import content, make
+
+from jobsched.errors import StoreError, StoreFormatError
+from jobsched.job import State
+from jobsched.store import lmdb_layout as layout
+from jobsched.store import migrate as module
+from jobsched.store.base import Outcome, Query, Request, Slot, Turn
+from jobsched.store.lmdb import open_store
+from jobsched.store.verify import verify
+
+NOW = 1_900_000_000_000_000
+NEXT = layout.FORMAT + 1
+
+
+def holds(found, wanted):
+    """Say whether a value holds all that an older one did: fields may have been added."""
+    if isinstance(wanted, dict):
+        return all(key in found and holds(found[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(holds, found, wanted))
+    return found == wanted
+
+
+def work_off(store):
+    """Run everything that can be run, as a node would."""
+    worker = store.recover(NOW).epoch << 32
+    store.apply(Turn(now=NOW, requests=[Request(resume=["reports"])], release=100))
+    while True:
+        slots = [Slot(name, worker, 50) for name in store.stats()]
+        claims = store.apply(Turn(now=NOW, slots=slots)).claims
+        if not claims:
+            break
+        done = [Outcome(claim.job, claim.number, State.COMPLETED, NOW, NOW + 1, b"\xc0") for claim in claims]
+        assert store.apply(Turn(now=NOW, outcomes=done)).lost == []
+
+
+def test_there_is_a_golden_store_of_every_format():
+    assert list(range(1, layout.FORMAT + 1)) == FORMATS
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_store_of_each_format_holds_what_it_held(tmp_path, number):
+    with contextlib.closing(open_store(unpack(number, tmp_path / "store"))) as store:
+        wanted = expected(number)
+        found = content(store)
+        for part in ("stats", "order", "decisions"):
+            assert holds(found[part], wanted[part])
+        for job, held in wanted["jobs"].items():
+            assert holds(found["jobs"][job], held), (found["jobs"][job], held)
+    assert verify(tmp_path / "store").findings == []
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_store_of_each_format_is_worked_off(tmp_path, number):
+    with contextlib.closing(open_store(unpack(number, tmp_path / "store"))) as store:
+        counts = [sum(row.counts) for row in store.stats().values()]
+        waiting = sum(sum(row.counts[:3]) for row in store.stats().values())
+        completed = sum(row[State.COMPLETED] for row in store.stats().values())
+        work_off(store)
+        assert [sum(row.counts) for row in store.stats().values()] == counts
+        assert sum(row[State.COMPLETED] for row in store.stats().values()) == completed + waiting
+    assert verify(tmp_path / "store").findings == []
+
+
+def test_the_script_that_makes_them_writes_the_same_again(tmp_path):
+    packed = make(tmp_path)
+    found = json.loads(packed.with_suffix(".json").read_text())
+    assert found == expected(layout.FORMAT)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return unpack(layout.FORMAT, tmp_path / "store")
+
+
+@pytest.fixture
+def upgraded(monkeypatch):
+    """A jobsched whose format is one higher; the step to it renames nothing but a category's row."""
+    taken = []
+
+    def step(txn, dbs):
+        taken.append(txn.get(b"format", db=dbs.meta))
+        txn.put(b"migrated", b"yes", db=dbs.meta)
+
+    monkeypatch.setattr(layout, "FORMAT", NEXT)
+    monkeypatch.setattr(module, "STEPS", {layout.FORMAT - 1: step})
+    return taken
+
+
+def test_an_older_store_is_migrated_once_after_a_backup(place, upgraded):
+    for _ in range(2):
+        with contextlib.closing(open_store(place)) as store:
+            assert holds(content(store)["jobs"], expected(NEXT - 1)["jobs"])
+    assert upgraded == [str(NEXT - 1).encode()]
+    assert verify(place).format == NEXT
+    backup = place / f"before-format-{NEXT}"
+    assert verify(backup).format == NEXT - 1
+    assert verify(backup).is_sound
+    assert not list(place.glob(f"before-format-{NEXT}-*"))
+
+
+def test_several_steps_are_taken_in_their_order(place, upgraded, monkeypatch):
+    taken = []
+    steps = {number: lambda _txn, _dbs, number=number: taken.append(number) for number in range(1, NEXT + 1)}
+    monkeypatch.setattr(layout, "FORMAT", NEXT + 1)
+    monkeypatch.setattr(module, "STEPS", steps)
+    open_store(place).close()
+    assert taken == [NEXT - 1, NEXT]
+    assert verify(place).format == NEXT + 1
+
+
+def test_a_backup_of_an_earlier_migration_is_kept(place, upgraded):
+    (place / f"before-format-{NEXT}").mkdir()
+    open_store(place).close()
+    assert verify(place / f"before-format-{NEXT}-2").format == NEXT - 1
+
+
+def test_a_step_that_fails_leaves_the_store_as_it_was(place, upgraded, monkeypatch):
+    def fail(txn, dbs):
+        txn.drop(dbs.statuses, delete=False)
+        raise RuntimeError("bug in a step")
+
+    monkeypatch.setattr(module, "STEPS", {NEXT - 1: fail})
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            open_store(place)
+    assert (verify(place).format, verify(place).findings) == (NEXT - 1, [])
+    assert not list(place.glob("before-format-*"))
+
+
+def test_a_format_without_a_step_is_refused(place, upgraded, monkeypatch):
+    monkeypatch.setattr(module, "STEPS", {})
+    with pytest.raises(StoreFormatError, match=f"no step leads from format {NEXT - 1} on"):
+        open_store(place)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_store_is_not_migrated_under_a_node_of_an_earlier_release(place, upgraded, is_ours):
+    note = {"pid": os.getpid() if is_ours else 4711, "started": "2026-09-21T14:00:00+0000"}
+    (place / "node.lock").write_text(json.dumps(note))
+    with (place / "node.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_ours:
+            open_store(place).close()
+        else:
+            with pytest.raises(StoreError, match=r"a node of an earlier jobsched runs on .*pid 4711"):
+                open_store(place)
+    assert verify(place).format == (NEXT if is_ours else NEXT - 1)
+
+
+def test_the_release_that_wrote_a_store_lists_its_jobs_in_order(place):
+    with contextlib.closing(open_store(place)) as store:
+        first = store.find(Query(state=State.PENDING, category="reports")).jobs[0]
+        assert first.id.hex() in expected(layout.FORMAT)["order"]["pending"]
+        assert first.status.priority == 30_000
