@@ -15,13 +15,15 @@ from jobsched.framed import FramedSocket
 __all__ = ["Client", "Tally"]
 
 _OBJECT_BYTES = 300  # what a job, a part or a question takes in memory, beside its record
+_LOOK_BYTES = 4096  # a job is read and sent for it
 
 
 class Client(FramedSocket[wire.FromClient]):
     """A connected process. Belongs to the node's loop.
 
-    `weight` is how many bytes the last `receive` has brought for the turn: what was read, and the
-    earlier parts of requests that it made whole. `is_cut` says that nothing more is to be heard.
+    `weight` is how much work the last `receive` has brought for the turn, in bytes: what was read, the
+    earlier parts of requests that it made whole, and something for each thing asked for, however
+    small. `is_cut` says that nothing more is to be heard.
     """
 
     def __init__(self, connection: socket.socket, blocked: Callable[[Client], None]) -> None:
@@ -63,7 +65,11 @@ class Client(FramedSocket[wire.FromClient]):
             return
         self._questions += 1
         if isinstance(message, wire.Ask):
+            request = message.request
             self.weight += self._parts.pop(message.number, 0)
+            self.weight += (len(request.jobs) + len(request.cancel)) * _OBJECT_BYTES
+        else:
+            self.weight += _LOOK_BYTES
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""

@@ -337,3 +337,13 @@ def test_a_long_request_that_is_whole_ends_the_gathering_and_is_not_split(desk, 
     first, second = desk.gathered(), desk.gathered()
     assert sorted(len(request.jobs) for request in first + second) == [1, 1, 1, 9]
     assert len(first[-1].jobs) == 9  # nobody was heard after it
+
+
+@pytest.mark.parametrize("asked", [wire.Look(1, bytes(16)), wire.Ask(1, Request(cancel=[bytes(16)] * 20))])
+def test_many_small_things_are_enough_for_a_turn_too(desk, monkeypatch, asked):
+    monkeypatch.setattr(listening, "TURN_BYTES", 100_000)
+    peers = [desk.connect() for _ in range(3)]
+    for peer in peers:
+        peer.send(*[asked] * 30)
+    desk.step()
+    assert len(desk.clients._passed_over) == 2
