@@ -16,6 +16,7 @@ __all__ = ["FramedSocket"]
 
 _RECEIVE = 1 << 18
 _HEAD = 4  # a frame's length
+_MAX_REASON = 200
 
 M = TypeVar("M")
 
@@ -71,7 +72,8 @@ class FramedSocket(Generic[M]):
             try:
                 yield self._decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise WireError(f"{self._peer} sent what is no message: {error}") from error
+                why = str(error)[:_MAX_REASON]  # it may cite all that was sent
+                raise WireError(f"{self._peer} sent what is no message: {why}") from error
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""

@@ -55,10 +55,10 @@ class BadClients:
     def suffer(self, kind: str, count: int) -> None:
         """Have a kind of bad client do its worst while the good one goes on."""
         self._torture.progress(f"hostile-clients: {kind}")
-        process = self._start(kind, count)
-        while process.poll() is None:
-            self._good.dispatch()
-        self._note(kind, process.stdout.read())
+        with self._start(kind, count) as process:
+            while process.poll() is None:
+                self._good.dispatch()
+            self._note(kind, process.stdout.read())
         self._torture.check(process.returncode == 0, f"{kind} ended with code {process.returncode}")
 
     def bear(self, kind: str, count: int) -> None:

@@ -294,6 +294,17 @@ def test_the_head_of_a_huge_frame_is_refused_at_once(desk, caplog):
     assert caplog.records[-1].levelno == logging.WARNING
 
 
+def test_what_is_no_message_is_cited_in_part_alone(desk, caplog):
+    peer = desk.connect()
+    body = msgspec.msgpack.encode(["A" * 100_000, 1])
+    peer.send_bytes(len(body).to_bytes(4, "big") + body)
+    desk.settle()
+    *_, bye = peer.told()
+    assert "a client sent what is no message: Invalid value 'AAA" in bye.reason
+    assert len(bye.reason) < 300
+    assert len(caplog.text) < 1000
+
+
 # Who is heard.
 
 
