@@ -150,17 +150,23 @@ def mutated(rng: random.Random) -> bytes:
 
 def message(rng: random.Random) -> list[Any]:
     """Return a message in which one of the values is any other, of any type."""
-    job = [new_id(), "tasks:mark", rng.choice(("mail", "shelf")), 0, 0, b"no record"]
-    request: list[Any] = [[job], [], [], []]
-    ask: list[Any] = ["Ask", rng.randrange(100), request, False]
-    look: list[Any] = ["Look", rng.randrange(100), rng.randbytes(16), rng.random() < 0.5]
-    whole: list[Any] = rng.choice((ask, ask, ask, look, ["Hello", VERSION]))
-    target: list[Any] = rng.choice((job, request, ask)) if whole is ask else whole
+    job = NewJob(new_id(), "tasks:mark", rng.choice(("mail", "shelf")), 0, 0, b"no record")
+    ask = plain(Ask(rng.randrange(100), Request(jobs=[job])))
+    look = plain(Look(rng.randrange(100), rng.randbytes(16), ended=rng.random() < 0.5))
+    whole = rng.choice((ask, ask, ask, look, plain(Hello())))
+    request = ask[2]
+    target: list[Any] = rng.choice((request[0][0], request, ask)) if whole is ask else whole
     place = rng.randrange(len(target))
     target[place] = alike(rng, target[place]) if rng.random() < 0.8 else anything(rng)
     if rng.random() < 0.05:
         target.append(anything(rng))
     return whole
+
+
+def plain(whole: msgspec.Struct) -> list[Any]:
+    """Return a message as the lists that it is on the wire."""
+    lists: list[Any] = msgspec.msgpack.decode(encode(whole))
+    return lists
 
 
 def alike(rng: random.Random, value: Any) -> Any:
@@ -173,6 +179,8 @@ def alike(rng: random.Random, value: Any) -> Any:
         return rng.choice(("", "Ask", "Look", "reports", "tasks:", "tasks:mark\0", "é" * 600, "x" * 70_000))
     if isinstance(value, bytes):
         return rng.choice((b"", bytes(16), b"\xff" * 16, bytes(15), rng.randbytes(16), rng.randbytes(3000)))
+    if isinstance(value, dict) or value is None:
+        return rng.choice(({}, {"": 0}, {"reports": -1}, {"x" * 70_000: 1 << 62}, []))
     if not value:
         return rng.choice(([], [rng.randbytes(16)], [rng.randbytes(16)] * 20_000, ["reports"], [""]))
     return [alike(rng, value[0])] if rng.random() < 0.5 else value * rng.choice((2, 5000))
