@@ -169,7 +169,7 @@ def plain(whole: msgspec.Struct) -> list[Any]:
     return lists
 
 
-def alike(rng: random.Random, value: Any) -> Any:
+def alike(rng: random.Random, value: Any) -> Any:  # noqa: PLR0911 (one for each type)
     """Return another value of the same type, one at its edges."""
     if isinstance(value, bool):
         return not value
