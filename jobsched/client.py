@@ -67,7 +67,8 @@ class Client(FramedSocket[wire.FromClient]):
         if isinstance(message, wire.Ask):
             request = message.request
             self.weight += self._parts.pop(message.number, 0)
-            self.weight += (len(request.jobs) + len(request.cancel)) * _OBJECT_BYTES
+            lists = (request.jobs, request.cancel, request.retry, request.delete)
+            self.weight += sum(map(len, lists)) * _OBJECT_BYTES
         else:
             self.weight += _LOOK_BYTES
 
