@@ -79,7 +79,7 @@ ENDS = {
     "return_unloadable": unstored("result: a hostile_tasks.Unloadable cannot be sent"),
     "return_itself": unstored(r"result\[0\]"),
     "fail_with_retries": failed("OSError: fail_with_retries"),
-    "swallow_timeout": DONE,
+    "swallow_timeout": End((State.COMPLETED, State.FAILED), "|timed out after 0.2 s, and was killed"),
     "run_too_long": failed(r".*timed out after 0\.3 s"),
     "dispatch_too_much": failed(".*PayloadTooLarge: the arguments of task 'tasks:mark'"),
 }
