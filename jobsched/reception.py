@@ -29,6 +29,18 @@ class Asker(Protocol):
         ...
 
 
+class _Parts:
+    """The jobs of a request that is not complete yet, and how many bytes their records have."""
+
+    def __init__(self) -> None:
+        self.jobs: list[NewJob] = []
+        self.size = 0
+
+    def add(self, jobs: Sequence[NewJob]) -> None:
+        self.jobs += jobs
+        self.size += sum(len(job.record) for job in jobs)
+
+
 class Reception:
     """What has been asked and not yet answered. Belongs to the node's loop.
 
@@ -44,7 +56,7 @@ class Reception:
         self._answering: list[tuple[Asker, int, Request]] = []
         self._looks: list[tuple[Asker, wire.Look]] = []
         self._watchers: dict[bytes, list[tuple[Asker, int]]] = {}
-        self._parts: dict[tuple[Asker, int], list[NewJob]] = {}
+        self._parts: dict[tuple[Asker, int], _Parts] = {}
 
     def take(self, asker: Asker, message: wire.Ask | wire.Look) -> None:
         """Note what is asked. Raises WireError when a request is over its limits."""
@@ -66,17 +78,16 @@ class Reception:
         key = (asker, ask.number)
         if not ask.more and key not in self._parts:
             return ask.request
-        jobs = self._parts.setdefault(key, [])
-        jobs += ask.request.jobs
-        size = sum(len(job.record) for job in jobs) if len(jobs) <= wire.MAX_REQUEST_JOBS else 0
-        if len(jobs) > wire.MAX_REQUEST_JOBS or size > wire.MAX_REQUEST_BYTES:
+        parts = self._parts.setdefault(key, _Parts())
+        parts.add(ask.request.jobs)
+        if len(parts.jobs) > wire.MAX_REQUEST_JOBS or parts.size > wire.MAX_REQUEST_BYTES:
             raise WireError(
                 f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB"
             )
         if ask.more:
             return None
         del self._parts[key]
-        return msgspec.structs.replace(ask.request, jobs=jobs)
+        return msgspec.structs.replace(ask.request, jobs=parts.jobs)
 
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request cannot be accepted: it is refused whole."""
@@ -154,7 +165,7 @@ class Reception:
     def forget(self, asker: Asker) -> None:
         """Drop what somebody who is gone has asked and need not be told."""
         self._looks = [entry for entry in self._looks if entry[0] is not asker]
-        self._parts = {key: jobs for key, jobs in self._parts.items() if key[0] is not asker}
+        self._parts = {key: parts for key, parts in self._parts.items() if key[0] is not asker}
         for job_id, watchers in list(self._watchers.items()):
             watchers[:] = [entry for entry in watchers if entry[0] is not asker]
             if not watchers:
