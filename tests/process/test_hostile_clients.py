@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from nodes import Node, eventually
 
+from jobsched import Unavailable, transport
 from jobsched.job import State
 from jobsched.transport import NodeConnection
 
@@ -100,6 +101,13 @@ def test_a_node_goes_on_when_the_client_that_it_waits_for_does_or_dies(project, 
     eventually(lambda: set(project.states(jobs)) == {"completed"})
     eventually(lambda: len(project.started("written")) == (end is signal.SIGCONT))
     assert node.says("s for a client that wrote to")
+
+
+def test_a_client_beside_a_stopped_one_gives_up_and_names_it(project, client, monkeypatch):
+    monkeypatch.setattr(transport, "PATIENCE_S", 0.5)
+    writer = stopped_writer(client)
+    with pytest.raises(Unavailable, match=rf"writers.lock is held by pid {writer.pid} \(.*which is stopped"):
+        project.dispatcher().dispatch("tasks:mark", "mail", args=("second",))
 
 
 def test_a_second_node_names_the_holder_by_its_lock_and_not_by_an_old_note(project):

@@ -29,7 +29,8 @@ class End(NamedTuple):
 
 DONE = End((State.COMPLETED,), "")
 CRASHED = End(
-    (State.QUARANTINED,), r"its worker (was killed by SIG[A-Z]+|left with exit code \d+) while it ran"
+    (State.QUARANTINED,),
+    r"its worker (was killed by SIG|was killed for what it had sent: |left with exit code \d+ while it ran)",
 )
 CAUGHT = End((State.COMPLETED, State.QUARANTINED), f"|{CRASHED.cause}")  # before or after its own outcome
 
@@ -83,7 +84,10 @@ ENDS = {
     "run_too_long": failed(r".*timed out after 0\.3 s"),
     "dispatch_too_much": failed(".*PayloadTooLarge: the arguments of task 'tasks:mark'"),
 }
-SLOW_ENDS = {"use_up_processor": killed_by("SIGXCPU")}
+SLOW_ENDS = {
+    "send_half": End((State.QUARANTINED,), "its worker sent a part of a frame, and no more for 10 s"),
+    "use_up_processor": killed_by("SIGXCPU"),
+}
 
 
 class Ended(NamedTuple):

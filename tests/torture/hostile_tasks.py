@@ -97,6 +97,13 @@ def send_huge(label: str) -> None:
 
 
 @task
+def send_half(label: str) -> None:
+    """Leave half a frame on the way: what follows is taken for the rest of it."""
+    note("start", label)
+    node_socket().sendall((3 << 20).to_bytes(4, "big") + b"x" * 10)
+
+
+@task
 def send_nonsense(label: str) -> None:
     """Ask for what no client may ask for."""
     note("start", label)
