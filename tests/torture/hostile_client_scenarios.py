@@ -19,6 +19,7 @@ from structure import _pages as page_problems
 
 from jobsched import Unavailable
 from jobsched.job import format_id
+from jobsched.listener import MAX_CLIENTS
 
 BAD_CLIENTS = Path(__file__).with_name("bad_clients.py")
 QUIET = 100  # dispatches
@@ -101,7 +102,7 @@ class BadClients:
 @scenario(
     "hostile-clients",
     quick={"nonsense": 5, "fuzzed": 500, "idle": 100, "unfinished": 1, "stopped_s": 1},
-    full={"nonsense": 2000, "fuzzed": 200_000, "idle": 5000, "unfinished": 8, "stopped_s": 32},
+    full={"nonsense": 2000, "fuzzed": 50_000, "idle": 5000, "unfinished": 8, "stopped_s": 32},
 )
 def hostile_clients(  # noqa: PLR0917 (one for each count)
     torture: Torture, nonsense: int, fuzzed: int, idle: int, unfinished: int, stopped_s: int
@@ -125,6 +126,10 @@ def hostile_clients(  # noqa: PLR0917 (one for each count)
         before = private_bytes(node.pid), descriptors(node.pid)
         all_but_the_idle(bad, nonsense, fuzzed, unfinished, project)
         bad.bear("idle", idle)
+        crowded = descriptors(node.pid)
+        torture.check(
+            min(idle, MAX_CLIENTS) < crowded < MAX_CLIENTS + 100, f"{crowded} descriptors for {idle} clients"
+        )
         bad.suffer("garbage", nonsense)
         torture.check(node.is_alive, f"the node is gone: {node.end_of_log}")
     eventually(lambda: descriptors(node.pid) <= before[1], 10)
@@ -132,7 +137,12 @@ def hostile_clients(  # noqa: PLR0917 (one for each count)
     torture.check(grown < GROWTH_BYTES, f"the node has grown by {grown >> 10} KiB")
     torture.check(not node.says("Traceback"), f"the node has met what it did not expect: {node.end_of_log}")
     stop_and_judge(torture, project, node, good)
-    figures = {"node_grew_kib": grown >> 10, "descriptors": before[1], "latency": bad.latency} | bad.figures
+    figures = {
+        "node_grew_kib": grown >> 10,
+        "descriptors": before[1],
+        "descriptors_crowded": crowded,
+        "latency": bad.latency,
+    } | bad.figures
     return figures | stopped_in_a_commit(torture, torture.project("start"), stopped_s)
 
 

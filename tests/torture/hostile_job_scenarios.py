@@ -66,7 +66,9 @@ ENDS = {
     "ignore_signals": DONE,
     "lower_limits": DONE,
     "change_folder": DONE,
-    "flood": DONE,
+    "flood": End(
+        (State.COMPLETED, State.FAILED), "|ValueError: I/O operation on closed file"
+    ),  # by an earlier one
     "close_output": DONE,
     "leave_at_exit": DONE,
     "exit_politely": failed("SystemExit: 3"),

@@ -203,7 +203,6 @@ def ignore_signals(label: str) -> str:
 def lower_limits(label: str) -> str:
     note("start", label)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return label
 
@@ -212,7 +211,7 @@ def lower_limits(label: str) -> str:
 def change_folder(label: str) -> str:
     note("start", label)
     os.chdir("/")
-    os.umask(0o777)
+    os.umask(0o077)
     os.environ.clear()
     sys.path.clear()
     return label
