@@ -22,7 +22,7 @@ from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
 from jobsched.store.base import GiveBack, Outcome, may_still_run
 from jobsched.supervisor import Supervisor
-from jobsched.worker_link import WorkerLink
+from jobsched.worker_link import Doom, WorkerLink
 
 __all__ = ["Crew"]
 
@@ -129,12 +129,22 @@ class Crew:
         try:
             messages = worker.receive()
         except (ConnectionError, WireError) as error:
-            if isinstance(error, WireError):
-                log.warning("%s", error)
             self._loop.forget(worker)  # its exit is on its way
-            self.pool.preloader.kill(worker.number)
+            if isinstance(error, WireError):
+                self._condemn(worker, str(error))
+            else:
+                self.pool.preloader.kill(worker.number)
             return
+        worker.heard_at = self._clock.monotonic()
         self._hear(worker, messages)
+
+    def _condemn(self, worker: WorkerLink, offence: str) -> None:
+        """Have a worker killed for what it has sent: that is its job's crash."""
+        log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, offence)
+        if worker.held and worker.doom is None:
+            cause = f"its worker was killed for what it had sent: {offence}"
+            worker.doom = Doom(worker.held[0].claim, State.PENDING, cause)
+        self.pool.preloader.kill(worker.number)
 
     def _hear(self, worker: WorkerLink, messages: list[wire.FromWorker]) -> None:
         for message in messages:
@@ -150,13 +160,11 @@ class Crew:
         try:
             self._reception.take(worker, message)
         except WireError as error:
-            log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, error)
-            self.pool.preloader.kill(worker.number)
+            self._condemn(worker, str(error))
 
     def _finish(self, worker: WorkerLink, outcome: Outcome) -> None:
         if not worker.held or worker.held[0].claim != outcome.claim:
-            log.warning("killing worker %d: it ended a job that it does not hold", worker.number & 0xFFFFFFFF)
-            self.pool.preloader.kill(worker.number)
+            self._condemn(worker, "it ended a job that it does not hold")
             return
         worker.held.popleft()
         worker.progress_at = self._clock.monotonic()

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from jobsched.holders import openers, processes
+
 __all__ = ["MARKER", "clear", "holders", "is_held", "sweep", "take", "wait_free"]
 
 MARKER = "JOBSCHED_WORKERS_OF"
@@ -52,8 +54,7 @@ def is_held(directory: Path, worker: int) -> bool:
 
 def holders(directory: Path, worker: int) -> list[int]:
     """Return the processes that have a worker's fence open, as far as they can be seen."""
-    target = str(_file(directory, worker).resolve())
-    return [pid for pid in _processes() if target in _open_files(pid)]
+    return openers(_file(directory, worker))
 
 
 def wait_free(directory: Path, workers: Iterable[int]) -> frozenset[int]:
@@ -85,7 +86,7 @@ def sweep(directory: Path) -> int:
     spared = set(_ancestry())
 
     def left() -> list[int]:
-        return [pid for pid in _processes() if pid not in spared and mark in _environment(pid)]
+        return [pid for pid in processes() if pid not in spared and mark in _environment(pid)]
 
     found = left()
     _kill(found)
@@ -105,13 +106,6 @@ def _kill(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _processes() -> Iterator[int]:
-    me = os.getpid()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and int(entry.name) != me:
-            yield int(entry.name)
-
-
 def _ancestry() -> Iterator[int]:
     """Yield this process and those that started it."""
     pid = os.getpid()
@@ -129,10 +123,3 @@ def _environment(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return []  # gone, or another user's; a zombie's is empty
-
-
-def _open_files(pid: int) -> list[str]:
-    try:
-        return [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return []

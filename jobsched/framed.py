@@ -15,6 +15,8 @@ from jobsched.errors import WireError
 __all__ = ["FramedSocket"]
 
 _RECEIVE = 1 << 18
+_HEAD = 4  # a frame's length
+_MAX_REASON = 200
 
 M = TypeVar("M")
 
@@ -23,7 +25,8 @@ class FramedSocket(Generic[M]):
     """A socket that brings messages of the types `kinds`, and keeps what it cannot send yet.
 
     `peer` names the other end in errors; `blocked` is told when something waits for the socket to
-    take more: `flush` it then. Belongs to the node's loop.
+    take more: `flush` it then. `received` counts all bytes that came, `half_received` those of a
+    frame that is not complete yet. Belongs to the node's loop.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class FramedSocket(Generic[M]):
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(kinds).decode
         self._unsent = bytearray()
+        self.received = 0
+        self.half_received = 0
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for a selector."""
@@ -60,11 +65,15 @@ class FramedSocket(Generic[M]):
                 yield from self._messages(data)
 
     def _messages(self, data: bytes) -> Iterator[M]:
+        self.received += len(data)
+        self.half_received += len(data)
         for body in self._frames.feed(data):
+            self.half_received -= _HEAD + len(body)
             try:
                 yield self._decode(body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise WireError(f"{self._peer} sent what is no message: {error}") from error
+                why = str(error)[:_MAX_REASON]  # it may cite all that was sent
+                raise WireError(f"{self._peer} sent what is no message: {why}") from error
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""
@@ -88,6 +97,29 @@ class FramedSocket(Generic[M]):
     def has_unsent(self) -> bool:
         """Whether `flush` has to be called when the socket can take more."""
         return bool(self._unsent)
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the socket to take them."""
+        return len(self._unsent)
+
+    def has_arrived(self) -> bool:
+        """Say whether there is something to read."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def stop_reading(self) -> None:
+        """Take no more: the other end can send nothing from here on."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+
+    def abandon(self) -> None:
+        """Send nothing more and drop what waits: both ends see the end of the stream."""
+        self._unsent.clear()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up."""

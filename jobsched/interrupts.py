@@ -43,8 +43,9 @@ class Interrupts:
 
     def install(self) -> None:
         """Take the two signals."""
-        signal.signal(signal.SIGALRM, self._on_signal)
-        signal.signal(signal.SIGUSR1, self._on_signal)
+        for number in (signal.SIGALRM, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGUSR1))
 
     def begin(self) -> None:
         """Forget what the last job did."""
@@ -63,6 +64,7 @@ class Interrupts:
         self._limit_s = limit_s or 0.0
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
         self._claim = claim
+        self.install()  # anew for each: an earlier job may have taken the handlers away
         try:
             if limit_s is not None:
                 signal.setitimer(signal.ITIMER_REAL, limit_s)

@@ -1,65 +1,66 @@
-"""The node's side of its socket: clients, their frames, their greetings."""
+"""The node's side of its socket: who is let in, who is heard in a turn, who is dropped."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import resource
 import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from jobsched import wire
-from jobsched.errors import JobschedError, WireError, WireVersionError
-from jobsched.framed import FramedSocket
+from jobsched.client import Client, Tally
+from jobsched.errors import Unavailable, WireError
 from jobsched.loop import Loop
 from jobsched.reception import Reception
 
-__all__ = ["Client", "Clients", "Listener"]
+__all__ = ["Clients", "Listener", "room_for_clients"]
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 512
 SOCKET_NAME = "node.sock"
+MAX_CLIENTS = 4096
+TURN_BYTES = 16 << 20
+"""What a turn gathers from clients, at most; and one request more."""
+
+_BACKLOG = 512
+_MAX_UNSENT = 64 << 20
+_MAX_UNSENT_TO_ONE = 16 << 20
+_MAX_UNFINISHED = 256 << 20
+_OWN_FILES = 64  # the store, the locks, the preloader, the log, and what Python opens for a moment
+_FILES_PER_WORKER = 8
+_LEAST_CLIENTS = 16
 
 
-class Client(FramedSocket[wire.FromClient]):
-    """A connected process."""
+def room_for_clients(workers: int) -> int:
+    """Raise the limit on open files as far as a node needs; return how many clients may connect.
 
-    def __init__(self, connection: socket.socket, blocked: Callable[[Client], None]) -> None:
-        super().__init__(connection, "a client", wire.FromClient, blocked)
-        self._is_greeted = False
-
-    def receive(self) -> list[wire.Ask | wire.Look]:
-        """Return what the client has asked. Raises ConnectionResetError when it has hung up,
-        WireError when it sends anything but our protocol.
-        """
-        asked: list[wire.Ask | wire.Look] = []
-        for message in self.arrived():
-            if isinstance(message, wire.Hello):
-                self._greet(message)
-            elif not self._is_greeted:
-                raise WireError("the first frame must be a greeting")
-            else:
-                asked.append(message)
-        return asked
-
-    def _greet(self, hello: wire.Hello) -> None:
-        if hello.version != wire.VERSION:
-            raise WireVersionError(hello.version, wire.VERSION)
-        self._is_greeted = True
-        self.send(wire.Welcome(os.getpid()))
-
-    def refuse(self, error: JobschedError) -> None:
-        """Tell the client why it is dropped."""
-        self.send(wire.Bye(type(error).__name__, str(error)))
+    The children inherit it, so it is not raised beyond: where the hard limit is a billion, programs
+    that close every descriptor there may be would take minutes.
+    """
+    others = _OWN_FILES + _FILES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = others + MAX_CLIENTS
+    if soft < min(wanted, hard):
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft >= wanted:
+        return MAX_CLIENTS
+    most = max(_LEAST_CLIENTS, soft - others)
+    log.warning(
+        "at most %d clients at a time: %d workers and %d clients need %d open files, the limit is %d",
+        most, workers, MAX_CLIENTS, wanted, soft,
+    )  # fmt: skip
+    return most
 
 
 class Listener:
     """The listening socket in the store's directory, for its owner alone."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, most_clients: int = MAX_CLIENTS) -> None:
+        self.most_clients = most_clients
         self._path = directory / SOCKET_NAME
         self._path.unlink(missing_ok=True)  # what a killed node has left: we hold node.lock
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -116,35 +117,128 @@ class Listener:
 
 
 class Clients:
-    """All connected processes, from their greeting to their hanging up."""
+    """All connected processes, from their greeting to their hanging up.
+
+    A turn hears everybody who has something to say, until what it has gathered is enough: then the
+    others wait in their sockets, and come first in the next turn. No request is ever split.
+    """
 
     def __init__(self, listener: Listener, loop: Loop, reception: Reception) -> None:
         self._listener = listener
         self._loop = loop
         self._reception = reception
-        self._connected: set[Client] = set()
+        self._connected: dict[Client, None] = {}  # who was heard longest ago comes first
+        self._is_full = False
+        self._unsent = Tally(_MAX_UNSENT, lambda client: client.unsent)
+        self._unfinished = Tally(_MAX_UNFINISHED, lambda client: client.unfinished)
+        self._round = 0
+        self._gathered = 0  # bytes, in this round
+        self._heard: set[Client] = set()  # in this round
+        self._passed_over: list[Client] = []
         loop.watch(listener, self._accept)
+
+    # Coming.
 
     def _accept(self) -> None:
         connection = self._listener.accept()
-        if connection is not None:
-            client = Client(connection, self._loop.await_room)
-            self._connected.add(client)
-            self._loop.watch(client, partial(self._hear, client))
+        if connection is None:
+            return
+        if len(self._connected) >= self._listener.most_clients and not self._make_room():
+            connection.close()  # nobody is idle: it tries again
+            return
+        client = Client(connection, self._on_blocked)
+        self._connected[client] = None
+        self._loop.watch(client, partial(self._on_ready, client))
+
+    def _make_room(self) -> bool:
+        """Drop the client that has been idle longest; say whether there was one."""
+        most = self._listener.most_clients
+        if not self._is_full:
+            log.warning("%d clients are connected, the most there may be: the idlest make room", most)
+            self._is_full = True
+        idle = next((client for client in self._connected if client.is_idle), None)
+        if idle is None:
+            return False
+        idle.retire(
+            Unavailable(f"the node serves {most:,} clients, and this one was idle longest: connect again")
+        )
+        self._drop(idle)
+        return True
+
+    # Being heard.
+
+    def _on_ready(self, client: Client) -> None:
+        if self._round != self._loop.rounds:
+            self._begin_round()
+        self._hear(client)
+
+    def _begin_round(self) -> None:
+        self._round = self._loop.rounds
+        self._gathered = 0
+        self._heard.clear()
+        waiting, self._passed_over = self._passed_over, []
+        for client in waiting:
+            self._hear(client)
 
     def _hear(self, client: Client) -> None:
+        if client in self._heard or client not in self._connected:
+            return
+        self._heard.add(client)
+        if self._gathered >= TURN_BYTES:
+            self._passed_over.append(client)
+            return
         try:
-            for message in client.receive():
-                self._reception.take(client, message)
+            self._take(client)
         except WireError as error:
-            log.warning("dropped a client: %s", error)
+            log.warning("dropped a client, pid %d: %s", client.pid, error)
             client.refuse(error)
             self._drop(client)
         except OSError:
             self._drop(client)
 
+    def _take(self, client: Client) -> None:
+        """Take what one client has sent. Raises OSError when it is gone, WireError for nonsense."""
+        if client.is_cut:
+            raise ConnectionAbortedError
+        messages = client.receive()
+        self._gathered += client.weight
+        for message in messages:
+            self._reception.take(client, message)
+        self._connected[client] = self._connected.pop(client)
+        offender = self._unfinished.offender(client)
+        if offender is not None:
+            log.warning(
+                "dropped a client, pid %d: %d MiB of requests are unfinished, and %d MiB of them its own",
+                offender.pid, _MAX_UNFINISHED >> 20, offender.unfinished >> 20,
+            )  # fmt: skip
+            self._drop(offender)
+
+    # Being told.
+
+    def _on_blocked(self, client: Client) -> None:
+        """Have what a client does not take yet sent later, unless it is too much."""
+        if client.unsent > _MAX_UNSENT_TO_ONE:
+            self._cut(client)
+            return
+        offender = self._unsent.offender(client)
+        if offender is not None:
+            self._cut(offender)
+        if not client.is_cut:
+            self._loop.await_room(client)
+
+    def _cut(self, client: Client) -> None:
+        log.warning(
+            "dropped a client, pid %d: it does not read, %d MiB wait", client.pid, client.unsent >> 20
+        )
+        client.cut()
+
+    # Going.
+
     def _drop(self, client: Client) -> None:
-        self._connected.discard(client)
+        self._connected.pop(client, None)
+        self._is_full = self._is_full and len(self._connected) > self._listener.most_clients // 2
+        self._unsent.forget(client)
+        self._unfinished.forget(client)
         self._loop.forget(client)
         self._reception.forget(client)
         client.close()

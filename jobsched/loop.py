@@ -33,9 +33,13 @@ class Link(Source, Protocol):
 
 
 class Loop:
-    """A selector whose sources come with what to do when they can be read."""
+    """A selector whose sources come with what to do when they can be read.
+
+    `rounds` counts the waits, so that sources can tell what has come to the same turn.
+    """
 
     def __init__(self) -> None:
+        self.rounds = 0
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
@@ -59,6 +63,7 @@ class Loop:
 
     def wait(self, timeout_s: float) -> None:
         """Wait until something arrives or the time is over, and act on all that has arrived."""
+        self.rounds += 1
         for key, events in self._selector.select(timeout_s):
             source, act = key.data
             if events & selectors.EVENT_WRITE and self._is_watched(key):

@@ -222,7 +222,7 @@ class Node:
         now = self._clock.monotonic()
         if now < self._store_again_at:
             return self._store_again_at - now
-        if self._is_eager or self._crew.has_news:
+        if self._is_eager or self._crew.has_news or self._reception.has_looks:
             return 0.0
         waits = [self._waiter.timeout_s(self._clock.now()), self._balancer.timeout_s(now)]
         waits += [self._warden.timeout_s(self._pool, now), self._keeper.timeout_s(now)]

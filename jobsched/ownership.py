@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jobsched import fence
+from jobsched import fence, holders
 from jobsched.config import Config
 from jobsched.errors import NodeRunning
-from jobsched.listener import Listener
+from jobsched.listener import Listener, room_for_clients
 from jobsched.store.base import JobStore
 from jobsched.store.lmdb import open_store
 from jobsched.store.memory import MemoryStore
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _HANDOVER_S = 1.0
 _STEP_S = 0.05
+_SAY_EVERY_S = 10.0
 
 
 class StoppedEarly(Exception):
@@ -60,7 +61,7 @@ def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[O
     make_private(place)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_node_lock(place))
-        listener = Listener(place)
+        listener = Listener(place, room_for_clients(config.workers))
         stack.callback(listener.close)
         stack.enter_context(_writers_lock(place, is_stopping))
         store = _open(config)
@@ -91,7 +92,7 @@ def _node_lock(place: Path) -> Iterator[None]:
     handle = os.open(place / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _wait(lambda: _try_lock(handle), _HANDOVER_S):
-            raise NodeRunning(str(place), _holder(handle))
+            raise NodeRunning(str(place), _holder(place, handle))
         os.ftruncate(handle, 0)
         note = {"pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         os.pwrite(handle, json.dumps(note).encode(), 0)
@@ -118,12 +119,17 @@ def _wait(is_done: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _holder(handle: int) -> str:
+def _holder(place: Path, handle: int) -> str:
+    """Return who has node.lock; what it has noted itself may be an earlier node's."""
+    pids = holders.lockers(place / "node.lock")
     try:
         note = json.loads(os.pread(handle, 1000, 0))
-        return f"pid {note['pid']}, since {note['started']}"
+        pid, since = int(note["pid"]), str(note["started"])
     except (ValueError, KeyError, TypeError):
-        return "it has not said its pid"
+        pid, since = 0, ""
+    if pid in pids or (pid and not pids):
+        return f"{holders.described(pid)}, since {since}"
+    return " and ".join(map(holders.described, pids)) or "a process that cannot be seen from here"
 
 
 @contextlib.contextmanager
@@ -131,10 +137,31 @@ def _writers_lock(place: Path, is_stopping: Callable[[], bool]) -> Iterator[None
     handle = os.open(place / "writers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _wait(lambda: _try_lock(handle), _STEP_S):
-            log.warning("waiting for a client that writes to %s", place)
-            while not _wait(lambda: _try_lock(handle), _HANDOVER_S):
-                if is_stopping():
-                    raise StoppedEarly
+            _outwait_writers(place, handle, is_stopping)
         yield
     finally:
         os.close(handle)
+
+
+def _outwait_writers(place: Path, handle: int, is_stopping: Callable[[], bool]) -> None:
+    """Wait for clients that write to the store themselves, and say who: one may be stopped in it.
+
+    Their end is not forced. Raises StoppedEarly.
+    """
+    began = time.monotonic()
+
+    def is_over() -> bool:
+        return _try_lock(handle) or is_stopping()
+
+    while True:
+        writers = " and ".join(map(holders.described, holders.lockers(place / "writers.lock")))
+        log.warning(
+            "waiting for a client that writes to %s: %s",
+            place,
+            writers or "a process that cannot be seen from here",
+        )
+        if _wait(is_over, _SAY_EVERY_S):
+            break
+    if is_stopping():
+        raise StoppedEarly
+    log.warning("waited %.1f s for a client that wrote to %s", time.monotonic() - began, place)

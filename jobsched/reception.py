@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -20,6 +20,8 @@ __all__ = ["Asker", "Reception"]
 
 _KEYS = 8  # that one job may have
 _RECORD_SLACK = 4096  # what a record holds beside the arguments
+_SETTLED_BYTES = 16 << 20  # of jobs that are looked at in one turn
+_LOOK_BYTES = 4096
 
 
 class Asker(Protocol):
@@ -28,6 +30,18 @@ class Asker(Protocol):
     def send(self, message: msgspec.Struct) -> None:
         """Send it an answer."""
         ...
+
+
+class _Parts:
+    """The jobs of a request that is not complete yet, and how many bytes their records have."""
+
+    def __init__(self) -> None:
+        self.jobs: list[NewJob] = []
+        self.size = 0
+
+    def add(self, jobs: Sequence[NewJob]) -> None:
+        self.jobs += jobs
+        self.size += sum(len(job.record) for job in jobs)
 
 
 class Reception:
@@ -43,9 +57,9 @@ class Reception:
         self.tasks: Collection[str] = ()
         self._asked: list[tuple[Asker, int, Request]] = []
         self._answering: list[tuple[Asker, int, Request]] = []
-        self._looks: list[tuple[Asker, wire.Look]] = []
+        self._looks: deque[tuple[Asker, wire.Look]] = deque()
         self._watchers: dict[bytes, list[tuple[Asker, int]]] = {}
-        self._parts: dict[tuple[Asker, int], list[NewJob]] = {}
+        self._parts: dict[tuple[Asker, int], _Parts] = {}
 
     def take(self, asker: Asker, message: wire.Ask | wire.Look) -> None:
         """Note what is asked. Raises WireError when a request is over its limits."""
@@ -67,17 +81,16 @@ class Reception:
         key = (asker, ask.number)
         if not ask.more and key not in self._parts:
             return ask.request
-        jobs = self._parts.setdefault(key, [])
-        jobs += ask.request.jobs
-        size = sum(len(job.record) for job in jobs) if len(jobs) <= wire.MAX_REQUEST_JOBS else 0
-        if len(jobs) > wire.MAX_REQUEST_JOBS or size > wire.MAX_REQUEST_BYTES:
+        parts = self._parts.setdefault(key, _Parts())
+        parts.add(ask.request.jobs)
+        if len(parts.jobs) > wire.MAX_REQUEST_JOBS or parts.size > wire.MAX_REQUEST_BYTES:
             raise WireError(
                 f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB"
             )
         if ask.more:
             return None
         del self._parts[key]
-        return msgspec.structs.replace(ask.request, jobs=jobs)
+        return msgspec.structs.replace(ask.request, jobs=parts.jobs)
 
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request cannot be accepted: it is refused whole."""
@@ -128,15 +141,17 @@ class Reception:
 
     def settle(self, store: JobStore, ended: Iterable[bytes]) -> None:
         """Answer who asked for a job, and who waited for one that has ended: `ended` names those
-        that may have.
+        that may have. Some that asked may be left for the next time.
         """
         if self._watchers:
             for job_id in ended:
                 if job_id in self._watchers:
                     self._tell(job_id, store.get(job_id))
-        looks, self._looks = self._looks, []
-        for asker, look in looks:
+        told = 0
+        while self._looks and told < _SETTLED_BYTES:
+            asker, look = self._looks.popleft()
             job = store.get(look.job)
+            told += _size(job)
             if look.ended and job is not None and not is_final(job.status.state):
                 self._watchers.setdefault(look.job, []).append((asker, look.number))
             else:
@@ -154,8 +169,8 @@ class Reception:
 
     def forget(self, asker: Asker) -> None:
         """Drop what somebody who is gone has asked and need not be told."""
-        self._looks = [entry for entry in self._looks if entry[0] is not asker]
-        self._parts = {key: jobs for key, jobs in self._parts.items() if key[0] is not asker}
+        self._looks = deque(entry for entry in self._looks if entry[0] is not asker)
+        self._parts = {key: parts for key, parts in self._parts.items() if key[0] is not asker}
         for job_id, watchers in list(self._watchers.items()):
             watchers[:] = [entry for entry in watchers if entry[0] is not asker]
             if not watchers:
@@ -170,6 +185,8 @@ def _check_ids(message: wire.Ask | wire.Look) -> None:
         jobs = list(message.request.jobs)
         request = message.request
         ids = [*request.cancel, *request.retry, *request.delete, *(job.id for job in jobs)]
+        if len(ids) > wire.MAX_REQUEST_JOBS:
+            raise WireError(f"a request over {wire.MAX_REQUEST_JOBS:,} jobs")
         for job in jobs:
             _check_terms(job)
             if not is_sealed(job.record):
@@ -186,6 +203,11 @@ def _check_terms(job: NewJob) -> None:
     keys = [limit.key for limit in job.terms.limits] + ([job.terms.unique] if job.terms.unique else [])
     if any(len(key) != KEY_BYTES for key in keys) or len(keys) > _KEYS or job.terms.expires_at < 0:
         raise WireError(f"terms with a key that has not {KEY_BYTES} bytes, too many, or a negative time")
+
+
+def _size(job: StoredJob | None) -> int:
+    """Return about how many bytes go out for a job; to read one costs as much as to send some."""
+    return _LOOK_BYTES if job is None else _LOOK_BYTES + len(job.record or b"") + len(job.result or b"")
 
 
 def _refused(error: Exception) -> Refused:

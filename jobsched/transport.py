@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from jobsched import wire
+from jobsched import holders, wire
 from jobsched.clock import SystemClock
 from jobsched.errors import Unavailable, WireError, rebuilt
 from jobsched.job import ENDED, State
@@ -41,6 +42,8 @@ PATIENCE_S = 30.0
 
 _LEAST_PATIENCE_S = 1.0  # with a node that is there and does not answer
 _RETRY_S = 0.01
+_TURN_S = 0.02  # that other clients may take before ours, before we ask for a node again
+_PEEK_S = 0.0005
 _POLL_S = 0.05  # reading results from the file while no node runs
 
 
@@ -169,7 +172,7 @@ class Gateway:
                 if time.monotonic() > deadline:
                     raise Unavailable(
                         f"neither a node on {self._directory} nor the store could be reached"
-                        f" in {PATIENCE_S:g} s"
+                        f" in {PATIENCE_S:g} s{_held_by(self._directory / 'writers.lock')}"
                     )
                 time.sleep(_RETRY_S)
 
@@ -253,18 +256,37 @@ class Gateway:
 
 @contextlib.contextmanager
 def _writing(directory: Path) -> Iterator[bool]:
-    """Take the shared side of writers.lock around one transaction; False while a node has it."""
+    """Take writers.lock around one transaction; False while a node or another client has it.
+
+    Not a shared side of it: LMDB lets one write at a time anyway, and waits without end for one that
+    is stopped.
+    """
     make_private(directory)
     handle = os.open(directory / "writers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield _is_taken(handle)
     finally:
         os.close(handle)
+
+
+def _is_taken(handle: int) -> bool:
+    """Take an flock, unless it is held for longer than another client's commit takes."""
+    deadline = time.monotonic() + _TURN_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(random.uniform(0, _PEEK_S))  # noqa: S311 (they must not come in step)
+        else:
+            return True
+
+
+def _held_by(lock: Path) -> str:
+    """Return who holds a lock, as the end of a message; nothing when nobody is seen to."""
+    who = " and ".join(map(holders.described, holders.lockers(lock)))
+    return f": {lock.name} is held by {who}" if who else ""
 
 
 class _Parcel:

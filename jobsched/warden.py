@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _EVERY_S = 0.1  # between two looks while jobs run
 _MEMORY_EVERY_S = 0.25
 _READY_S = 60.0
+_HALF_FRAME_S = 10.0
 _INSIST_S = 2.0
 _KILL_S = 5.0
 _ASK, _INSIST = 1, 2
@@ -96,10 +97,20 @@ class Warden:
         if not worker.held:
             return None
         return (
-            self._late(worker)
+            self._torn(worker, now)
+            or self._late(worker)
             or self._unwilling(pool, worker, now)
             or (self._fat(worker) if memory else None)
         )
+
+    def _torn(self, worker: WorkerLink, now: float) -> Doom | None:
+        """Find a worker that has sent a part of a frame and then nothing: whatever else it sends is
+        taken for the rest of it, so its job would run for ever.
+        """
+        if not worker.half_received or now - worker.heard_at < _HALF_FRAME_S:
+            return None
+        cause = f"its worker sent a part of a frame, and no more for {_HALF_FRAME_S:g} s"
+        return Doom(worker.held[0].claim, State.PENDING, cause)
 
     def _late(self, worker: WorkerLink) -> Doom | None:
         """Find a run that its own time limit did not end."""

@@ -46,8 +46,8 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
 
     `home` is the category that the balancer has assigned it to, `serving` the one whose jobs it
     holds: they differ while it is lent, or has just been moved. `progress_at` is the monotonic time
-    at which it was last seen to take or end a job. `doom` is why the node has it killed: what is to
-    become of the job that it runs.
+    at which it was last seen to take or end a job, `heard_at` that of its last message. `doom` is why
+    the node has it killed: what is to become of the job that it runs.
     """
 
     def __init__(self, number: int, home: str, now: float, blocked: Callable[[WorkerLink], None]) -> None:
@@ -60,6 +60,7 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self.doom: Doom | None = None
         self.started_at = now
         self.progress_at = now
+        self.heard_at = now
         self.held: deque[Held] = deque()
         with contextlib.ExitStack() as stack:  # which closes what was opened if the rest cannot be
             self.far_tokens, self._tokens = os.pipe2(os.O_CLOEXEC)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from jobsched.cli.logs import logging_to
 from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration
 from jobsched.cli.output import console, is_terminal
 from jobsched.cli.views import json_lines, plain_lines
+
+if TYPE_CHECKING:
+    from jobsched.node import Node
 
 __all__ = ["run"]
 
@@ -32,7 +36,8 @@ def run(
     """Run the node: its workers take the jobs of all categories. Ctrl-C drains and stops.
 
     Shows a live table at a terminal, a line when something changes elsewhere, and with --json one
-    object a line. With --until-idle the exit code is 1 if a job failed for good meanwhile.
+    object a line. With --until-idle the exit code is 1 if a job failed for good meanwhile; it is 3 if
+    a stop has cut jobs off and put them back.
 
     Examples:
       jobsched run
@@ -49,12 +54,26 @@ def run(
 
         live = LiveView(console())
         with live, logging_to(live.print_above if sys.stderr.isatty() else None):
-            code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=live.show).run()
+            code = _run(Node(settings, until_idle=until_idle, grace_s=grace_s, report=live.show))
     else:
         with _stdout_of_our_own(), json_lines() if json_output else plain_lines() as view, logging_to(None):
-            code = Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show).run()
+            code = _run(Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show))
     if code:
         raise typer.Exit(code)
+
+
+def _run(node: Node) -> int:
+    """Run a node. A signal that comes when it is done must not turn its clean end into a death: the
+    node puts back the handlers that it has found, and Python's own end resets all but the ignored.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, lambda *_: node.stop())
+    try:
+        return node.run()
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

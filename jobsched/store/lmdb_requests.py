@@ -53,13 +53,19 @@ class Requests:
 
     def _retry(self, job_id: bytes) -> State | None:
         status = self._rows.status(job_id)
-        if status is None or status.state not in RETRYABLE:
+        if status is None or status.state not in RETRYABLE or self._has_rival(job_id, status):
             return None if status is None else status.state
         self._rows.unlist(job_id, status)
         rules.retried(status, sequence=self._rows.next_sequence())
         self._rows.leave(job_id, ResultRow())
         self._rows.enlist(job_id, status)
         return status.state
+
+    def _has_rival(self, job_id: bytes, status: JobStatus) -> bool:
+        """Say whether another job has the unique key that this one would need."""
+        if status.terms is None or not status.terms.unique:
+            return False
+        return self._rows.holder(status.terms.unique) not in (None, job_id)
 
     def _delete(self, job_id: bytes) -> State | None:
         status = self._rows.status(job_id)

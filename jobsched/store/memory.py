@@ -269,7 +269,7 @@ class MemoryStore:
         job = self._jobs.get(job_id)
         if job is None:
             return None
-        if job.status.state in RETRYABLE:
+        if job.status.state in RETRYABLE and self._keys.get(job.terms.unique, job.id) == job.id:
             self._last_sequence += 1
             with self._moving(job) as status:
                 rules.retried(status, sequence=self._last_sequence)

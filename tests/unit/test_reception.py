@@ -1,3 +1,5 @@
+import time
+
 import msgspec
 import pytest
 
@@ -220,6 +222,31 @@ def test_a_cancellation_wakes_who_waits(reception, asker, store):
     store.apply(Turn(now=2, requests=reception.requests()))
     reception.settle(store, reception.cancelled())
     assert [message.job.status.state for message in asker.told] == [State.CANCELLED]
+
+
+def test_looks_that_are_too_much_for_one_turn_are_answered_in_the_next(reception, asker, store):
+    store.apply(Turn(now=1, requests=[Request(jobs=[new_job(5, size=1 << 20)])]))
+    for number in range(40):
+        reception.take(asker, wire.Look(number, job_id(5)))
+    counts = []
+    while reception.has_looks:
+        reception.settle(store, [])
+        counts.append(len(asker.told))
+    assert counts == [16, 32, 40]
+    assert [message.number for message in asker.told] == list(range(40))
+
+
+def test_a_request_in_one_frame_is_bounded_too(reception, asker):
+    with pytest.raises(WireError, match="a request over 100,000 jobs"):
+        reception.take(asker, wire.Ask(1, Request(cancel=[job_id(1)] * 100_001)))
+
+
+def test_many_small_parts_cost_little(reception, asker):
+    part = wire.Ask(1, Request(jobs=[new_job(1)]), more=True)
+    began = time.process_time()
+    for _ in range(20_000):
+        reception.take(asker, part)
+    assert time.process_time() - began < 5
 
 
 # Those who are gone.
