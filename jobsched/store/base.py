@@ -85,8 +85,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     category known; a slot does not. `pause` gives the time at which the category goes on by itself,
     0 for never. Cancelling a running job asks for its end; `retry` sends jobs to their queues again
     that ended without a result, stand beside the road, or wait for their time, unless another job
-    has their unique key now; `delete` forgets jobs that do not run. `max_pending` refuses jobs over so many that wait in a category;
-    `takes_unknown` lets jobs of unknown tasks in.
+    has their unique key now; `delete` forgets jobs that do not run. `max_pending` refuses jobs over
+    so many that wait in a category; `takes_unknown` lets jobs of unknown tasks in.
     """
 
     jobs: Sequence[NewJob] = ()
