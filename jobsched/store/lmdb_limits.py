@@ -40,7 +40,7 @@ class Limits:
         """Take a job's limits as the word that counts."""
         for limit in terms.limits:
             most, running = self._read(limit)
-            if most != limit.most:
+            if most != limit.most or not self._is_known(limit.key):
                 self._write(limit.key, limit.most, running)
                 for _ in range(max(0, min(limit.most, running + self._waiting(limit.key)) - most)):
                     self._wake(limit.key)
@@ -124,6 +124,9 @@ class Limits:
                     break
                 count += 1
         return count
+
+    def _is_known(self, key: bytes) -> bool:
+        return self._txn.get(key, db=self._dbs.limits) is not None
 
     def _read(self, limit: Limit) -> tuple[int, int]:
         """Return how many may run under a limit, and how many do."""
