@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -15,7 +14,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from jobsched import definition as tasks
 from jobsched.dispatcher import Batch, Dispatcher, Job, PreparedJob, TaskLike
 from jobsched.errors import InvalidOption
-from jobsched.retry import Backoff
+from jobsched.options import checked_period, checked_retries
+from jobsched.retry import Backoff, RetryRule
+from jobsched.terms import ConcurrencyLimit, Unique
 
 __all__ = ["Task", "adispatch", "batch", "default_dispatcher", "dispatch", "dispatch_many", "task"]
 
@@ -67,7 +68,13 @@ def task(
     priority: int = 0,
     max_retries: int | None = None,
     timeout: float | timedelta | None = None,
+    kill_after: float | timedelta | None = None,
     backoff: Backoff | None = None,
+    retry_rules: Mapping[type[BaseException], RetryRule] | None = None,
+    at_most_once: bool = False,
+    expires_in: float | timedelta | None = None,
+    unique: Unique | None = None,
+    max_running: int | None = None,
     name: str | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -80,21 +87,37 @@ def task(
     priority: int = 0,
     max_retries: int | None = None,
     timeout: float | timedelta | None = None,
+    kill_after: float | timedelta | None = None,
     backoff: Backoff | None = None,
+    retry_rules: Mapping[type[BaseException], RetryRule] | None = None,
+    at_most_once: bool = False,
+    expires_in: float | timedelta | None = None,
+    unique: Unique | None = None,
+    max_running: int | None = None,
     name: str | None = None,
 ) -> Any:
     """Make a function of a module a task.
 
-    `category` is where its jobs go unless the dispatch says otherwise; `timeout` is in seconds or
-    a timedelta; what is left out comes from the category's settings. `name` replaces
-    ``module:function``, so that a task can move without losing its jobs.
+    `category` is where its jobs go unless the dispatch says otherwise. Times are in seconds or
+    timedeltas; what is left out comes from the category's settings. After `timeout` a run is ended
+    by an exception, `kill_after` later by force. `retry_rules` say what is different for some kinds
+    of errors: ``{ConnectionError: RetryRule(10), ValueError: RetryRule(0)}``. With `at_most_once` a
+    run that is cut off has failed, and nothing is tried again. A job that has not started when it
+    `expires_in` so long is cancelled. `unique` keeps a second job of the same key away,
+    `max_running` limits the runs at the same time. `name` replaces ``module:function``, so that a
+    task can move without losing its jobs.
     Raises InvalidOption for a function that no worker could import, and for wrong values.
     """
-    if max_retries is not None and (not isinstance(max_retries, int) or max_retries < 0):
-        raise InvalidOption(f"max_retries must be 0 or more, got {max_retries!r}")
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
-        raise InvalidOption(f"timeout must be more than 0, got {timeout!r}")
+    if at_most_once and (max_retries or retry_rules):
+        raise InvalidOption("at_most_once is never tried again: leave out max_retries and retry_rules")
+    if max_running is not None:
+        ConcurrencyLimit("checked", max_running)
+    if unique is not None and not isinstance(unique, Unique):
+        raise InvalidOption(f"unique must be a Unique, got {unique!r}")
+    for error, rule in (retry_rules or {}).items():
+        if not (isinstance(error, type) and issubclass(error, BaseException) and isinstance(rule, RetryRule)):
+            raise InvalidOption(f"retry_rules must map exceptions to RetryRule, got {error!r}: {rule!r}")
+        checked_retries(rule.max_retries)
 
     def define(function: Callable[..., Any]) -> Task[..., Any]:
         made: Task[..., Any] = Task(
@@ -102,9 +125,15 @@ def task(
             function=function,
             category=category,
             priority=priority,
-            max_retries=max_retries,
-            timeout_s=seconds,
+            max_retries=checked_retries(max_retries),
+            timeout_s=checked_period("timeout", timeout),
+            kill_after_s=checked_period("kill_after", kill_after, least=0.0),
             backoff=backoff or Backoff(),
+            retry_rules=dict(retry_rules or {}),
+            at_most_once=at_most_once,
+            expires_in_s=checked_period("expires_in", expires_in),
+            unique=unique,
+            max_running=max_running,
         )
         tasks.register(made)
         return made

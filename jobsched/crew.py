@@ -6,7 +6,7 @@ What they bring for the next turn gathers in `outcomes` and `give_back`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from jobsched import fence, wire
@@ -17,7 +17,7 @@ from jobsched.errors import JobschedError, WireError
 from jobsched.job import State
 from jobsched.loop import Loop
 from jobsched.pool import Pool
-from jobsched.preloader import Exited
+from jobsched.preloader import Exited, Loaded
 from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
 from jobsched.store.base import GiveBack, Outcome, may_still_run
@@ -35,7 +35,8 @@ class Crew:
     """Belongs to the node's loop.
 
     `outcomes` and `give_back` are taken by the node for its next turn; `is_draining` and `is_killing`
-    are the node's to set.
+    are the node's to set, `has_loaded` says that the modules were imported anew, and is the node's to
+    clear.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Crew:
         self.give_back: list[GiveBack] = []
         self.is_draining = False
         self.is_killing = False
+        self.has_loaded = False
         self.start()
 
     @property
@@ -71,6 +73,11 @@ class Crew:
         news = self.outcomes, self.give_back
         self.outcomes, self.give_back = [], []
         return news
+
+    def take_back(self, outcomes: Sequence[Outcome], give_back: Sequence[GiveBack]) -> None:
+        """Keep news for a later turn, as this one has failed."""
+        self.outcomes[:0] = outcomes
+        self.give_back[:0] = give_back
 
     def start(self) -> None:
         """Spawn a preloader, and have its workers started as the supervisors want them."""
@@ -94,6 +101,8 @@ class Crew:
         for message in messages:
             if isinstance(message, Exited):
                 self._bury(self.pool.workers[message.worker], message)
+            elif isinstance(message, Loaded):
+                self.has_loaded = preloader.is_loaded
         self._reception.tasks = preloader.tasks if preloader.is_loaded else ()
 
     def close(self) -> None:
@@ -133,6 +142,7 @@ class Crew:
                 self._finish(worker, message.outcome)
             elif isinstance(message, wire.Ready):
                 worker.is_ready = True
+                worker.pid = message.pid
             else:
                 self._take(worker, message)
 
@@ -166,13 +176,14 @@ class Crew:
         if running is not None and may_run:
             error = may_still_run(worker.number)
             self.outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
-        elif running is not None and (exited is None or self.is_killing):
+        elif running is not None and (exited is None or (self.is_killing and worker.doom is None)):
             self.give_back.append(GiveBack(running.job, running.claim, interrupted=True))
         elif running is not None and exited is not None:
             started = at - int((now - worker.progress_at) * MICROSECONDS)
-            self.outcomes.append(crash_outcome(running, exited, started, at))
+            self.outcomes.append(crash_outcome(running, worker, exited, started, at))
         is_done = running is None and exited is not None and exited.status == 0
-        if exited is not None and not is_done and (running is not None or not worker.is_leaving):
+        was_killed = worker.doom is not None and worker.doom.state is not State.PENDING
+        if exited is not None and not is_done and not was_killed and (running or not worker.is_leaving):
             culprit = worker.home if running is None else worker.serving or worker.home
             wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)
             log.warning(

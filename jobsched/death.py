@@ -1,37 +1,52 @@
-"""What a worker's end says, in words."""
+"""What a worker's end says, in words and as the outcome of the job that it was running."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-from jobsched.job import JobError, State
+from jobsched.job import Crash, JobError, State
 from jobsched.preloader import Exited
+from jobsched.redact import redact
 from jobsched.store.base import Outcome
-from jobsched.worker_link import Held
+from jobsched.worker_link import Held, WorkerLink
 
 __all__ = ["cause_of_death", "crash_outcome"]
 
 
 def cause_of_death(exited: Exited) -> str:
     """Return how a worker ended: by which signal, or with which code."""
-    if os.WIFSIGNALED(exited.status):
-        number = os.WTERMSIG(exited.status)
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return f"killed by {name}"
-    code = os.waitstatus_to_exitcode(exited.status)
-    return f"left with exit code {code}"
+    crash = _crash(exited, out_of_memory=False)
+    if crash.signal is not None:
+        return f"killed by {crash.signal}" + (" for want of memory" if exited.out_of_memory else "")
+    return f"left with exit code {crash.exit_code}"
 
 
-def crash_outcome(held: Held, exited: Exited, started_at: int, now: int) -> Outcome:
-    """Return the outcome of the job that a worker was running when it died.
+def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: int, now: int) -> Outcome:
+    """Return the outcome of the job that a worker was running when it died, or was killed for it.
 
     Also after exit code 0: only a result says that a job is done.
     """
-    error = JobError(f"its worker was {cause_of_death(exited)} while it ran")
+    log = redact(worker.board.output()) if worker.board.has_output else ""
+    doom = worker.doom
+    if doom is not None and doom.claim == held.claim:
+        crash = _crash(exited, out_of_memory=True) if doom.out_of_memory else None
+        due_at = now + doom.retry_after_us if doom.state is State.SCHEDULED else 0
+        error = JobError(doom.cause, worker.board.fault(), crash)
+        return Outcome(held.job, held.claim, doom.state, started_at, now, None, error, due_at, log)
+    verb = "was killed" if os.WIFSIGNALED(exited.status) else "left"
+    cause = cause_of_death(exited).replace("killed", verb, 1).replace("left", verb, 1)
+    crash = _crash(exited, out_of_memory=exited.out_of_memory)
+    error = JobError(f"its worker {cause} while it ran", redact(worker.board.fault()), crash)
+    return Outcome(held.job, held.claim, State.PENDING, started_at, now, None, error, log=log)
+
+
+def _crash(exited: Exited, *, out_of_memory: bool) -> Crash:
     if not os.WIFSIGNALED(exited.status):
-        error = JobError(f"its worker {cause_of_death(exited)} while it ran")
-    return Outcome(held.job, held.claim, State.PENDING, started_at, now, None, error)
+        return Crash(None, os.waitstatus_to_exitcode(exited.status), exited.peak_kib, out_of_memory)
+    number = os.WTERMSIG(exited.status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return Crash(name, None, exited.peak_kib, out_of_memory)

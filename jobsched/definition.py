@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from jobsched.errors import ArgumentError, InvalidOption, UnknownTask
-from jobsched.retry import Backoff
+from jobsched.job import Terms
+from jobsched.retry import Backoff, RetryRule
+from jobsched.terms import Unique, task_limit
 
 __all__ = ["TaskDefinition", "find", "known", "lookup", "name_of", "register"]
 
@@ -23,7 +25,9 @@ _MAX_NAME = 200
 class TaskDefinition:
     """A function with its name and the defaults of its jobs.
 
-    What is None here is taken from the category's settings. `timeout_s` is in seconds.
+    What is None here is taken from the category's settings. Times are in seconds. `retry_rules` say
+    what is different for some kinds of errors; `kill_after_s` is how long after its time limit a
+    run that goes on is killed; `max_running` limits the runs at the same time.
     """
 
     name: str
@@ -33,6 +37,22 @@ class TaskDefinition:
     max_retries: int | None = None
     timeout_s: float | None = None
     backoff: Backoff = dataclasses.field(default_factory=Backoff)
+    retry_rules: Mapping[type[BaseException], RetryRule] = dataclasses.field(default_factory=dict)
+    kill_after_s: float | None = None
+    expires_in_s: float | None = None
+    at_most_once: bool = False
+    max_running: int | None = None
+    unique: Unique | None = None
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether its jobs run on terms that a worker can tell the node of."""
+        return self.at_most_once or self.max_running is not None
+
+    def terms(self) -> Terms:
+        """Return the terms that do not depend on a dispatch."""
+        limits = () if self.max_running is None else (task_limit(self.name, self.max_running),)
+        return Terms(at_most_once=self.at_most_once, limits=limits)
 
     @functools.cached_property
     def signature(self) -> inspect.Signature:

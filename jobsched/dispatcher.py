@@ -29,7 +29,7 @@ from jobsched.errors import (
     ResultTimeout,
     rebuilt,
 )
-from jobsched.job import JobRecord, State, format_id, new_id
+from jobsched.job import JobRecord, State, Terms, format_id, new_id
 from jobsched.options import (
     checked_args,
     checked_at,
@@ -38,11 +38,13 @@ from jobsched.options import (
     checked_id,
     checked_kwargs,
     checked_name,
+    checked_period,
     checked_priority,
     checked_retries,
     checked_task_name,
 )
 from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
+from jobsched.terms import ConcurrencyLimit, Unique, key_limit, unique_key
 from jobsched.transport import Courier, Transport, is_final, transport_for
 from jobsched.wire import check_size
 
@@ -65,6 +67,11 @@ class PreparedJob:
     kwargs: bytes
     name: str | None
     max_retries: int | None
+    timeout_s: float | None
+    expires_in_s: float | None
+    by_name: bool
+    unique: Unique | None
+    terms: Terms
 
 
 class Job:
@@ -104,9 +111,16 @@ class Job:
             raise JobFailed(self.id, str(state), cause, traceback)
         raise ResultTimeout(self.id, str(state), timeout or 0.0)
 
-    def cancel(self) -> bool:
-        """Cancel the job if it has not started. Returns whether it is cancelled now."""
-        return self._dispatcher.cancel([self.id])[0] is State.CANCELLED
+    def cancel(self, timeout: float | None = 0) -> bool:
+        """Cancel the job; return whether it is cancelled now.
+
+        One that runs is asked to end: by `current_job().cancelled()`, then an exception, then by
+        force. `timeout` is how many seconds to wait for that, None without end.
+        """
+        state = self._dispatcher.cancel([self.id])[0]
+        if state is State.IN_PROGRESS and timeout != 0:
+            state = self._look(timeout).status.state
+        return state is State.CANCELLED
 
     def _look(self, timeout: float | None) -> StoredJob:
         job = self._dispatcher.look(self._id, timeout)
@@ -165,6 +179,11 @@ class Dispatcher:
         kwargs: Mapping[str, Any] | None = None,
         priority: int | None = None,
         max_retries: int | None = None,
+        timeout: float | timedelta | None = None,
+        expires_in: float | timedelta | None = None,
+        unique: str | Unique | None = None,
+        limit: ConcurrencyLimit | None = None,
+        at_most_once: bool | None = None,
         name: str | None = None,
         id: str | None = None,  # noqa: A002 (the glossary's word)
     ) -> Job:
@@ -172,13 +191,17 @@ class Dispatcher:
 
         `task` is a task, a `functools.partial` of one, or its name ``module:function``. `delay` is
         in seconds or a timedelta, `at` an aware datetime: the job waits until then. `priority`
-        orders jobs within a category, higher first. Dispatching the same `id` again is no second
+        orders jobs within a category, higher first. `timeout` limits a run, `expires_in` the time
+        until it starts. `unique` is a key, or more of it, `limit` a key of which only so many jobs
+        run at once. Dispatching the same `id` again is no second
         job. Raises UnknownTask, UnknownCategory, ArgumentError, InvalidOption, PayloadTooLarge,
-        StoreFull, and Unavailable when the outcome is unknown: repeat with the same `id` then.
+        DuplicateJob, QueueFull, StoreFull, and Unavailable when the outcome is unknown: repeat with
+        the same `id` then.
         """
         job = self.prepare(
             task, category, delay, at=at, args=args, kwargs=kwargs, priority=priority,
-            max_retries=max_retries, name=name, id=id,
+            max_retries=max_retries, timeout=timeout, expires_in=expires_in, unique=unique, limit=limit,
+            at_most_once=at_most_once, name=name, id=id,
         )  # fmt: skip
         return self.dispatch_many([job])[0]
 
@@ -202,6 +225,11 @@ class Dispatcher:
         kwargs: Mapping[str, Any] | None = None,
         priority: int | None = None,
         max_retries: int | None = None,
+        timeout: float | timedelta | None = None,
+        expires_in: float | timedelta | None = None,
+        unique: str | Unique | None = None,
+        limit: ConcurrencyLimit | None = None,
+        at_most_once: bool | None = None,
         name: str | None = None,
         id: str | None = None,  # noqa: A002 (the glossary's word)
     ) -> PreparedJob:
@@ -221,6 +249,9 @@ class Dispatcher:
             raise InvalidOption(f"task {task_name!r} has no category of its own: pass one")
         self.config.category(checked_category(category))
         default = definition.priority if definition else 0
+        unique = Unique(key=unique) if isinstance(unique, str) else unique
+        unique = unique or (definition.unique if definition else None)
+        expires_in = expires_in or (definition.expires_in_s if definition else None)
         return PreparedJob(
             id=new_id() if id is None else checked_id(id),
             task=task_name,
@@ -232,18 +263,33 @@ class Dispatcher:
             kwargs=packed[1],
             name=checked_name(name),
             max_retries=checked_retries(max_retries),
+            timeout_s=checked_period("timeout", timeout),
+            expires_in_s=checked_period("expires_in", expires_in),
+            by_name=definition is None,
+            unique=unique,
+            terms=_terms(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
         )
 
-    def dispatch_many(self, jobs: Iterable[PreparedJob]) -> list[Job]:
+    def dispatch_many(self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False) -> list[Job]:
         """Dispatch prepared jobs in one commit: all of them or, with an error, none.
 
-        Up to 100,000 jobs or 64 MiB. Raises what `dispatch` does.
+        Up to 100,000 jobs or 64 MiB. `allow_unknown` takes jobs of tasks that the node does not
+        know: they are parked until one does. Raises what `dispatch` does.
         """
         now = self._clock.now()
         prepared = list(jobs)
-        if prepared:
-            self._send(Request(jobs=[_new_job(job, now) for job in prepared]))
-        return [Job(self, job.id) for job in prepared]
+        if not prepared:
+            return []
+        categories = {job.category for job in prepared}
+        limits = {name: self.config.categories[name].max_pending for name in categories}
+        reply = self._send(
+            Request(
+                jobs=[_new_job(job, now) for job in prepared],
+                max_pending={name: limit for name, limit in limits.items() if limit is not None},
+                takes_unknown=allow_unknown,
+            )
+        )
+        return [Job(self, reply.kept.get(place, job.id)) for place, job in enumerate(prepared)]
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -267,14 +313,29 @@ class Dispatcher:
         return self._transport.look(job_id, timeout)
 
     def cancel(self, job_ids: Sequence[str]) -> list[State | None]:
-        """Cancel jobs that have not started, in one commit; return the state that each has now."""
-        reply = self._send(Request(cancel=[checked_id(job_id) for job_id in job_ids]))
-        return reply.states
+        """Cancel jobs, in one commit; return the state that each has now, None where there is none.
 
-    def pause(self, category: str) -> None:
-        """Let no more jobs of a category start; running ones go on. It outlasts restarts."""
+        Running ones are still in progress then, and on their way to an end.
+        """
+        return self._send(Request(cancel=[checked_id(job_id) for job_id in job_ids])).states
+
+    def retry(self, job_ids: Sequence[str]) -> list[State | None]:
+        """Send jobs to the end of their queues that failed, were cancelled, parked or quarantined,
+        or wait for their time: with all their retries. Returns the state that each has now.
+        """
+        return self._send(Request(retry=[checked_id(job_id) for job_id in job_ids])).states
+
+    def delete(self, job_ids: Sequence[str]) -> list[State | None]:
+        """Forget jobs that do not run. Returns None for each that is gone, else its state."""
+        return self._send(Request(delete=[checked_id(job_id) for job_id in job_ids])).states
+
+    def pause(self, category: str, seconds: float | None = None) -> None:
+        """Let no more jobs of a category start, for so many seconds or until it is resumed; running
+        ones go on. It outlasts restarts.
+        """
         self.config.category(category)
-        self._send(Request(pause=[category]))
+        until = 0 if seconds is None else self._clock.now() + int(seconds * MICROSECONDS)
+        self._send(Request(pause={category: until}))
 
     def resume(self, category: str) -> None:
         """Let jobs of a category start again."""
@@ -358,9 +419,42 @@ def _new_job(job: PreparedJob, now: int) -> NewJob:
         kwargs=msgspec.Raw(job.kwargs),
         name=job.name,
         max_retries=job.max_retries,
+        timeout_s=job.timeout_s,
+        by_name=job.by_name,
     )
     due_at = job.at or (now + int(job.delay_s * MICROSECONDS) if job.delay_s else 0)
-    return NewJob(job.id, job.task, job.category, job.priority, due_at, encode_record(record))
+    terms = job.terms
+    if job.expires_in_s is not None:
+        terms = msgspec.structs.replace(terms, expires_at=now + int(job.expires_in_s * MICROSECONDS))
+    return NewJob(
+        job.id, job.task, job.category, job.priority, due_at, encode_record(record),
+        None if terms == _NO_TERMS else terms,
+        job.unique.on_conflict if job.unique else "keep",
+    )  # fmt: skip
+
+
+_NO_TERMS = Terms()
+
+
+def _terms(
+    definition: TaskDefinition | None,
+    task: str,
+    packed: tuple[bytes, bytes],
+    unique: Unique | None,
+    limit: ConcurrencyLimit | None,
+    *,
+    at_most_once: bool | None,
+) -> Terms:
+    """Return the terms of a job, but for its expiry."""
+    terms = definition.terms() if definition else _NO_TERMS
+    if unique is None and limit is None and at_most_once is None:
+        return terms
+    return Terms(
+        at_most_once=terms.at_most_once if at_most_once is None else at_most_once,
+        unique=b"" if unique is None else unique_key(task, unique, b"".join(packed)),
+        frees_at_start=unique is not None and unique.until == "start",
+        limits=terms.limits if limit is None else (*terms.limits, key_limit(limit)),
+    )
 
 
 def _definition_of(function: Callable[..., Any]) -> TaskDefinition:

@@ -9,6 +9,8 @@ JobschedError
 ├── PayloadTooLarge          a job's arguments are over the limit
 ├── TasksNotLoaded           a configured task module failed to import
 ├── JobNotFound              no job of that id
+├── DuplicateJob             a unique key is taken, and the dispatch asked to be refused then
+├── QueueFull                a category has as many jobs waiting as it may
 ├── ResultError
 │   ├── ResultTimeout        the job has not ended in the time given
 │   ├── ResultNotStored      it completed, but its return value was not kept
@@ -35,6 +37,7 @@ __all__ = [
     "ArgumentError",
     "CommitUnknown",
     "ConfigError",
+    "DuplicateJob",
     "InvalidOption",
     "JobCancelled",
     "JobFailed",
@@ -43,6 +46,7 @@ __all__ = [
     "NodeRunning",
     "NotCommitted",
     "PayloadTooLarge",
+    "QueueFull",
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
@@ -124,6 +128,14 @@ class JobNotFound(JobschedError):
         super().__init__(f"no job {job_id!r} in the store")
 
 
+class DuplicateJob(JobschedError):
+    """Another job of the task has the same unique key."""
+
+
+class QueueFull(JobschedError):
+    """As many jobs wait in the category as its `max_pending` allows."""
+
+
 class ResultError(JobschedError):
     """A job's result cannot be had."""
 
@@ -202,7 +214,9 @@ class StoreFull(StoreError):
 
 
 class NotCommitted(StoreError):
-    """The turn failed; nothing of it is in the store."""
+    """The turn failed; nothing of it is in the store. `is_full` if that is for want of room."""
+
+    is_full = False
 
 
 class CommitUnknown(StoreError):

@@ -1,12 +1,16 @@
-"""The three switches of prctl(2) that keep processes from outliving their node."""
+"""What Linux alone has: the switches of prctl(2) that keep processes from outliving their node, and
+the count of those killed for want of memory.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
+from pathlib import Path
 
-__all__ = ["become_subreaper", "die_with_parent", "outlive_parent"]
+__all__ = ["become_subreaper", "die_with_parent", "oom_kills", "outlive_parent"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -34,3 +38,14 @@ def outlive_parent() -> None:
 def become_subreaper() -> None:
     """Become the parent of descendants whose own parent ends, so that they can be found."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for want of memory since it started; 0 where
+    it does not say.
+    """
+    try:
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0

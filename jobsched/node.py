@@ -19,18 +19,23 @@ from jobsched.balancer import Balancer
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
 from jobsched.crew import Crew
+from jobsched.drain import Drain
+from jobsched.errors import NotCommitted
 from jobsched.job import State, format_id
+from jobsched.keeper import Keeper
 from jobsched.listener import Clients
 from jobsched.loop import Loop
 from jobsched.ownership import Ownership, StoppedEarly, own
 from jobsched.pool import Pool, waiting
+from jobsched.pressure import Pressure
 from jobsched.reception import Reception
 from jobsched.report import Decision, NodeReport
-from jobsched.store.base import CategoryStats, Turn, TurnResult
+from jobsched.store.base import CategoryStats, Refused, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
 from jobsched.transport import is_final
 from jobsched.waiter import Waiter
+from jobsched.warden import Warden
 
 __all__ = ["Node"]
 
@@ -40,7 +45,11 @@ _REPORT_S = 0.25
 _STUCK_CHECK_S = 0.01
 _COMMIT_WEIGHT = 0.1
 _LOOK_AHEAD_ROWS = 1000
-_KILL_PATIENCE_S = 5.0
+_STORE_WAITS_S = (0.05, 1.0)  # after the first failure of the store, and at most
+_STORE_PATIENCE_S = 60.0  # with a failure that is no want of room
+
+JOBS_PUT_BACK = 3
+"""Exit code of a stop that has cut jobs off."""
 
 
 class Node:
@@ -72,12 +81,17 @@ class Node:
         self._supervisors = {name: Supervisor(name, settings) for name, settings in config.categories.items()}
         self._balancer = Balancer(config, self._supervisors)
         self._waiter = Waiter()
+        self._warden = Warden(config.categories)
+        self._keeper = Keeper(config.retention)
+        self._pressure = Pressure(config.pressure)
         self._reception = Reception(config)
         self._stats: dict[str, CategoryStats] = {}
         self._decisions: list[Decision] = []
         self._commit_s = 0.001  # a moving average
         self._is_eager = True  # the last turn may have left something to do at once
-        self._drain_until: float | None = None
+        self._store_again_at = 0.0  # monotonic; after a failure of the store it is left alone until then
+        self._store_failing_since: float | None = None
+        self._drain: Drain | None = None
         self._ended = 0
         self._failed_before = 0
         self._reported_at = 0.0
@@ -86,7 +100,8 @@ class Node:
     # Life.
 
     def run(self) -> int:
-        """Serve until stopped, or until idle. Returns 0, or 1 if jobs failed for good.
+        """Serve until stopped, or until idle. Returns 0; 1 if jobs failed for good until idle; 3 if a
+        stop has put back jobs that were running.
 
         SIGTERM and SIGINT drain; a second one does not wait for running jobs. Raises NodeRunning,
         StoreError and its kin, and TasksNotLoaded when the user's modules cannot be imported.
@@ -112,6 +127,8 @@ class Node:
                 self._turn()
             self._show(final=True)
         log.info("node stopped")
+        if self._drain is not None and self._drain.put_back:
+            return JOBS_PUT_BACK
         return 1 if self._until_idle and self._failed() else 0
 
     def stop(self) -> None:
@@ -153,7 +170,7 @@ class Node:
         return lost - self._failed_before
 
     def _is_over(self) -> bool:
-        return self._drain_until is not None and not self._pool.workers and not self._crew.has_news
+        return self._drain is not None and self._drain.is_over
 
     @property
     def _pool(self) -> Pool:
@@ -166,12 +183,12 @@ class Node:
         now, at = self._clock.monotonic(), self._clock.now()
         self._tend(now, at)
         turn = self._compose(now, at)
+        result = None if turn is None else self._apply(turn, now)
         ended: list[bytes] = []
-        if turn is not None:
-            result = self._store.apply(turn)
+        if turn is not None and result is not None:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
-        self._is_eager = turn is not None
+        self._is_eager = result is not None
         if self._until_idle and not self._stops and self._is_idle():
             self.stop()
         if ended or self._reception.has_looks:
@@ -179,19 +196,44 @@ class Node:
         if self._report is not None:
             self._show()
 
+    def _apply(self, turn: Turn, now: float) -> TurnResult | None:
+        """Apply a turn. When the store fails its news is kept for later and its requests are refused.
+
+        A full disk is waited out; anything else for a minute, then NotCommitted ends the node.
+        """
+        try:
+            result = self._store.apply(turn)
+        except NotCommitted as error:
+            since = self._store_failing_since = self._store_failing_since or now
+            if now - since > _STORE_PATIENCE_S and not error.is_full:
+                raise
+            log.exception("the store failed; trying again")
+            self._store_again_at = now + min(_STORE_WAITS_S[1], max(_STORE_WAITS_S[0], now - since))
+            self._crew.take_back(turn.outcomes, turn.give_back)
+            self._reception.refuse(Refused(type(error).__name__, str(error)))
+            return None
+        if self._store_failing_since is not None:
+            log.info("the store works again, after %.1f s", now - self._store_failing_since)
+            self._store_failing_since = None
+        return result
+
     def _timeout(self) -> float:
         """Return how long the loop may sleep when nothing arrives."""
+        now = self._clock.monotonic()
+        if now < self._store_again_at:
+            return self._store_again_at - now
         if self._is_eager or self._crew.has_news:
             return 0.0
-        now = self._clock.monotonic()
         waits = [self._waiter.timeout_s(self._clock.now()), self._balancer.timeout_s(now)]
+        waits += [self._warden.timeout_s(self._pool, now), self._keeper.timeout_s(now)]
+        waits += [self._pressure.timeout_s(now), self._pool.wait_s(self._waiting(), now)]
         if self._report is not None:
             waits.append(_REPORT_S)
         if self._pool.holds_ahead:
             waits.append(_STUCK_CHECK_S)
-        if self._drain_until is not None:
-            waits.append(max(0.0, self._drain_until - now))
-        restart_in = self._pool.restart_in(now) if self._drain_until is None else None
+        if self._drain is not None:
+            waits.append(self._drain.timeout_s(now))
+        restart_in = self._pool.restart_in(now) if self._drain is None else None
         if restart_in is not None:
             waits.append(max(0.001, restart_in))
         return min(waits)
@@ -199,10 +241,17 @@ class Node:
     def _tend(self, now: float, at: int) -> None:
         """Let the parts of the node do what is due."""
         self._crew.give_back += self._pool.revoke_stuck(now, self._commit_s)
-        if self._stops and self._drain_until is None:
-            self._drain(now)
-        if self._drain_until is not None:
-            self._hurry(now)
+        self._warden.step(self._pool, now)
+        if self._crew.has_loaded:
+            self._crew.has_loaded = False
+            self._keeper.look_at_parked()
+        was_held = self._pressure.is_held
+        if self._pressure.step(now) != was_held:
+            log.warning("%s", self._pressure.reason or "the machine is calm again: jobs start")
+        if self._stops and self._drain is None:
+            self._drain = Drain(self._crew, self._grace_s, now)
+        if self._drain is not None:
+            self._drain.step(now, at_once=self._stops > 1)
             return
         if self._balancer.is_due(now, self._stats):
             every = int(self._config.balancer.every_s * MICROSECONDS)
@@ -215,16 +264,22 @@ class Node:
 
     def _compose(self, now: float, at: int) -> Turn | None:
         """Return what is to be applied; None if there is nothing."""
-        free = waiting(self._stats, self._supervisors)
+        if now < self._store_again_at:
+            return None
+        free = self._waiting()
         for name, count in self._reception.arriving().items():
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
-        slots = [] if self._drain_until is not None else self._pool.slots(free, now, self._commit_s)
-        self._slots = slots
+        starts = self._drain is None and not self._pressure.is_held
+        self._slots = slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
+        unparked = self._keeper.release(self._store, self._reception.tasks) if starts else None
+        if unparked is not None:
+            requests.append(unparked)
         release = self._waiter.release(at)
+        prune = self._keeper.prune(now, at) if self._drain is None else []
         is_wanted = any(free.get(slot.category) for slot in slots)
-        if not (requests or release or is_wanted or self._crew.has_news or self._decisions):
+        if not (requests or release or is_wanted or prune or self._crew.has_news or self._decisions):
             return None
         outcomes, give_back = self._crew.take_news()
         decisions, self._decisions = self._decisions, []
@@ -236,24 +291,44 @@ class Node:
             decisions=decisions,
             release=release,
             slots=slots,
+            prune=prune,
         )
+
+    def _waiting(self) -> dict[str, int]:
+        """Return how many jobs could start in each category."""
+        return waiting(self._stats, self._supervisors)
 
     def _deliver(self, turn: Turn, result: TurnResult) -> list[bytes]:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
+        self._keeper.pruned(result.pruned, self._clock.monotonic())
+        self._pool.learn(result.blocked, turn.slots)
         if result.claims:  # first, so that workers start while the clients are answered
             self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
+        self._end_cancelled(turn)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it.
         ended = [outcome.job for outcome in turn.outcomes if outcome.state is not State.SCHEDULED]
         ended += [claim.job for claim in turn.give_back if claim.interrupted]
         return [*ended, *self._reception.cancelled()]
 
+    def _end_cancelled(self, turn: Turn) -> None:
+        """See to the end of running jobs whose cancellation is on disk now."""
+        for job in (job for request in turn.requests for job in request.cancel):
+            worker = self._pool.holder(job)
+            if worker is not None:
+                self._crew.give_back += worker.revoke()
+                running = worker.held[0] if worker.held else None
+                if running is not None and running.job == job:
+                    self._warden.cancel(self._pool, worker, running.claim, self._clock.monotonic())
+
     def _note_outcomes(self, turn: Turn, result: TurnResult) -> None:
+        if self._drain is not None:
+            self._drain.note(turn)
         if result.lost:
             log.warning("%d outcomes came too late: their jobs had been claimed again", len(result.lost))
         for outcome in turn.outcomes:
@@ -266,7 +341,7 @@ class Node:
 
         Not before the user's modules are imported: a broken one must not go unnoticed.
         """
-        if not self._pool.preloader.is_loaded or self._crew.has_news:
+        if not self._pool.preloader.is_loaded or self._crew.has_news or self._keeper.is_looking:
             return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:
@@ -275,32 +350,6 @@ class Node:
             elif stats[State.IN_PROGRESS]:
                 return False
         return True
-
-    # Stopping.
-
-    def _drain(self, now: float) -> None:
-        """Start no more jobs; let those that run end."""
-        running = sum(bool(worker.held) for worker in self._pool.workers.values())
-        if not self._until_idle:
-            log.info("draining: %d jobs run, %g s of grace", running, self._grace_s)
-        self._drain_until = now + self._grace_s
-        self._crew.is_draining = True
-        self._crew.give_back += self._pool.dismiss()
-
-    def _hurry(self, now: float) -> None:
-        """Kill what still runs when the grace is over, or a second stop was asked for."""
-        assert self._drain_until is not None
-        if self._stops > 1 and not self._crew.is_killing:
-            self._drain_until = min(self._drain_until, now)
-        if now < self._drain_until or not self._pool.workers:
-            return
-        if not self._crew.is_killing:
-            self._crew.is_killing = True
-            self._drain_until = now + _KILL_PATIENCE_S
-            log.warning("killing %d workers: their jobs go back to their place", len(self._pool.workers))
-            self._pool.kill()
-        else:
-            self._crew.replace()
 
     # What it shows.
 
@@ -316,7 +365,8 @@ class Node:
                 ended=self._ended,
                 failed=self._failed(),
                 moves=self._balancer.moves,
-                draining=self._drain_until is not None,
+                draining=self._drain is not None,
+                held=self._pressure.reason,
                 categories=self._pool.view(self._stats),
                 decision=self._balancer.last,
             )

@@ -21,6 +21,7 @@ __all__ = [
     "checked_id",
     "checked_kwargs",
     "checked_name",
+    "checked_period",
     "checked_priority",
     "checked_retries",
     "checked_task_name",
@@ -100,6 +101,18 @@ def checked_at(at: datetime | None) -> int:
         return max(to_micros(at), 1)
     except ValueError as error:
         raise InvalidOption(f"at: {error}") from None
+
+
+def checked_period(option: str, period: float | timedelta | None, least: float = 0.001) -> float | None:
+    """Return a length of time in seconds. Raises InvalidOption."""
+    if period is None:
+        return None
+    seconds = period.total_seconds() if isinstance(period, timedelta) else period
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidOption(f"{option} must be seconds or a timedelta, got {period!r}")
+    if not least <= seconds <= _MAX_DELAY_S:
+        raise InvalidOption(f"{option} must be from {least:g} s to 50 years, got {period!r}")
+    return float(seconds)
 
 
 def checked_priority(priority: int) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
@@ -47,6 +49,7 @@ class Pool:
         self._number = number
         self._joined = joined
         self._blocked = blocked
+        self._for_free: set[str] = set()  # categories whose next job is for a worker that is free
 
     # How many, and where.
 
@@ -140,8 +143,35 @@ class Pool:
             if room:
                 serving[worker.home] += not worker.held
                 rest[worker.home] -= room
-                slots.append(Slot(worker.home, worker.number, room))
-        return slots + self._lend(free, rest, serving, now, commit_s)
+                slots.append(Slot(worker.home, worker.number, room, bool(worker.held)))
+        slots += self._lend(free, rest, serving, now, commit_s)
+        return [slot for slot in self._within_rates(slots, now) if not self._is_useless(slot)]
+
+    def _within_rates(self, slots: Iterable[Slot], now: float) -> Iterator[Slot]:
+        """Leave out what the rates of the categories do not allow now."""
+        left = {name: supervisor.starts_left(now) for name, supervisor in self._supervisors.items()}
+        for slot in slots:
+            most = left[slot.category]
+            if most is None or most >= slot.limit:
+                yield slot
+            elif most > 0:
+                yield msgspec.structs.replace(slot, limit=most)
+            if most is not None:
+                left[slot.category] = max(0, most - slot.limit)
+
+    def _is_useless(self, slot: Slot) -> bool:
+        """Say whether a worker that is busy would be offered in vain."""
+        return slot.is_busy and slot.category in self._for_free
+
+    def learn(self, blocked: Iterable[str], slots: Iterable[Slot]) -> None:
+        """Take what a turn has found: categories whose next job is for a worker that holds nothing."""
+        self._for_free.difference_update(slot.category for slot in slots if not slot.is_busy)
+        self._for_free.update(blocked)
+
+    def wait_s(self, waiting: Mapping[str, int], now: float) -> float:
+        """Return the seconds until a rate lets one of the jobs start that wait."""
+        waits = (self._supervisors[name].wait_s(now) for name, count in waiting.items() if count)
+        return min((wait for wait in waits if wait), default=float("inf"))
 
     def _repay(self, waiting: Mapping[str, int]) -> None:
         """Have lent workers given back by whoever is idle first where they serve.
@@ -217,6 +247,7 @@ class Pool:
                 orphans += [GiveBack(claim.job, claim.number) for claim in share]
             else:
                 worker.hand_out(share, categories[number], now)
+                self._supervisors[categories[number]].started(len(share), now)
         return orphans
 
     def revoke_stuck(self, now: float, commit_s: float) -> list[GiveBack]:
@@ -228,6 +259,13 @@ class Pool:
                 if now - worker.progress_at > max(_STUCK_S, _STUCK_WINDOWS * window):
                     revoked += worker.revoke()
         return revoked
+
+    def holder(self, job: bytes) -> WorkerLink | None:
+        """Return the worker that holds a job."""
+        for worker in self.workers.values():
+            if any(held.job == job for held in worker.held):
+                return worker
+        return None
 
     def revoke_from(self, categories: Collection[str]) -> list[GiveBack]:
         """Take back what has not started of some categories."""
@@ -275,4 +313,4 @@ class Pool:
 
 def waiting(stats: Mapping[str, CategoryStats], names: Iterable[str]) -> dict[str, int]:
     """Return how many jobs can start in each category."""
-    return {name: 0 if stats[name].paused else stats[name][State.PENDING] for name in names if name in stats}
+    return {name: stats[name].ready for name in names if name in stats}

@@ -25,13 +25,14 @@ from typing import Any
 import msgspec
 
 from jobsched import definition as tasks
-from jobsched import fence, linux
+from jobsched import fence, linux, output
+from jobsched.board import Board
 from jobsched.channel import Channel
 from jobsched.config import CategoryConfig
 from jobsched.transport import set_worker_transport
 from jobsched.worker import Worker
 
-__all__ = ["Exited", "Fork", "FromPreloader", "Kill", "LoadFailed", "Loaded", "Settings", "main"]
+__all__ = ["Exited", "Fork", "FromPreloader", "Kill", "LoadFailed", "Loaded", "Poke", "Settings", "main"]
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What a terminal or systemd sends to the whole group: the node decides what it means."""
@@ -66,15 +67,18 @@ class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A worker is gone: its wait status, and its peak memory in KiB."""
+    """A worker is gone: its wait status, its peak memory in KiB, and whether the kernel has killed
+    processes for want of memory since the last one that went by SIGKILL.
+    """
 
     worker: int
     status: int
     peak_kib: int
+    out_of_memory: bool = False
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Start a worker. Its socket and the reading end of its tokens come with the message."""
+    """Start a worker. Its socket, the reading end of its tokens, and its board come with the message."""
 
     worker: int
 
@@ -85,10 +89,16 @@ class Kill(msgspec.Struct, frozen=True, array_like=True, tag=True):
     worker: int
 
 
+class Poke(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Have a worker look at its board: a job is to be cancelled."""
+
+    worker: int
+
+
 FromPreloader = Loaded | LoadFailed | Exited
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Fork | Kill).decode
+_decode = msgspec.msgpack.Decoder(Fork | Kill | Poke).decode
 
 
 def main(control: socket.socket, settings: Settings, node: int) -> None:
@@ -113,6 +123,7 @@ def main(control: socket.socket, settings: Settings, node: int) -> None:
 
 def load(settings: Settings) -> LoadFailed | None:
     """Import the configured modules; return the first that fails."""
+    output.capture()
     sys.path.insert(0, settings.directory)
     for module in settings.modules:
         try:
@@ -122,12 +133,13 @@ def load(settings: Settings) -> LoadFailed | None:
     return None
 
 
-def run_worker(channel: Channel, tokens: int, worker: int, settings: Settings) -> None:
+def run_worker(channel: Channel, tokens: int, board: Board, worker: int, settings: Settings) -> None:
     """Be a worker: take the fence, then run jobs. In a process of its own."""
     held = fence.take(Path(settings.run_directory), worker)
     set_worker_transport(channel)
     random.seed()
-    Worker(channel, tokens, settings.categories).run()
+    board.catch_faults()
+    Worker(channel, tokens, board, settings.categories).run()
     os.close(held)
 
 
@@ -140,6 +152,7 @@ class _Preloader:
         self._forks = len(list(Path("/proc/self/task").iterdir())) == 1
         self._woken, self._wake = socket.socketpair()
         self._selector = selectors.DefaultSelector()
+        self._oom_kills = linux.oom_kills()
 
     def run(self) -> None:
         """Serve the node until it is gone; then leave nothing behind."""
@@ -174,23 +187,26 @@ class _Preloader:
                 return
 
     def _obey(self) -> bool:
-        data, handles, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+        data, handles, _, _ = socket.recv_fds(self._control, _PACKET, 3)
         if not data:
             return False
         message = _decode(data)
         if isinstance(message, Fork):
-            self._start(message.worker, socket.socket(fileno=handles[0]), handles[1])
-        else:
-            for pid, number in list(self._workers.items()):
-                if number == message.worker:
-                    self._kill(pid)
+            self._start(message.worker, socket.socket(fileno=handles[0]), *handles[1:])
+            return True
+        for pid, number in list(self._workers.items()):
+            if number == message.worker and isinstance(message, Kill):
+                self._kill(pid)
+            elif number == message.worker:
+                os.kill(pid, signal.SIGUSR1)
         return True
 
-    def _start(self, worker: int, link: socket.socket, tokens: int) -> None:
+    def _start(self, worker: int, link: socket.socket, tokens: int, board: int) -> None:
         try:
-            pid = os.fork() if self._forks else _spawn(worker, link.fileno(), tokens, self._settings)
+            given = (link.fileno(), tokens, board)
+            pid = os.fork() if self._forks else _spawn(worker, given, self._settings)
             if pid == 0:
-                self._become_worker(worker, link, tokens)
+                self._become_worker(worker, link, tokens, board)
             self._workers[pid] = worker
         except OSError:  # no process to be had now: the others go on
             traceback.print_exc()
@@ -198,8 +214,9 @@ class _Preloader:
         finally:
             link.close()
             os.close(tokens)
+            os.close(board)
 
-    def _become_worker(self, worker: int, link: socket.socket, tokens: int) -> None:
+    def _become_worker(self, worker: int, link: socket.socket, tokens: int, board: int) -> None:
         """Turn the fork into a worker. Never returns into the preloader's code."""
         code = 1
         try:
@@ -207,7 +224,7 @@ class _Preloader:
             signal.set_wakeup_fd(-1)
             settle(parent)
             self._let_go()
-            run_worker(Channel(link), tokens, worker, self._settings)
+            run_worker(Channel(link), tokens, Board(board), worker, self._settings)
             code = 0
         except BaseException:  # noqa: BLE001 (a worker that cannot start must say why)
             traceback.print_exc()
@@ -240,7 +257,13 @@ class _Preloader:
                 self._condemned.discard(pid)
                 self._kill_strays()
             if worker is not None:
-                self._control.send(_encode(Exited(worker, status, usage.ru_maxrss)))
+                ran_out = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self._ran_out()
+                self._control.send(_encode(Exited(worker, status, usage.ru_maxrss, ran_out)))
+
+    def _ran_out(self) -> bool:
+        """Say whether the kernel has killed processes for want of memory since this was last asked."""
+        before, self._oom_kills = self._oom_kills, linux.oom_kills()
+        return self._oom_kills > before
 
     def _kill(self, pid: int) -> None:
         """Kill a worker's session; what left it is found as a stray when the worker is reaped."""
@@ -295,18 +318,18 @@ def _children() -> list[int]:
     return []
 
 
-def _spawn(worker: int, link: int, tokens: int, settings: Settings) -> int:
+def _spawn(worker: int, given: tuple[int, int, int], settings: Settings) -> int:
     """Start a worker as a new program: forking with several threads alive can deadlock it."""
-    arguments = [sys.executable, "-m", __name__, str(worker), str(link), str(tokens), str(os.getpid())]
+    arguments = [sys.executable, "-m", __name__, *map(str, (worker, *given, os.getpid()))]
     environment = {**os.environ, "JOBSCHED_SETTINGS": msgspec.json.encode(settings).decode()}
-    process = subprocess.Popen(arguments, pass_fds=(link, tokens), env=environment)  # noqa: S603
+    process = subprocess.Popen(arguments, pass_fds=given, env=environment)  # noqa: S603
     process.returncode = 0  # we reap it ourselves, by wait4
     return process.pid
 
 
 def spawned(arguments: list[str], environment: Mapping[str, Any]) -> None:
     """Be a worker that was started by `_spawn`."""
-    worker, link, tokens, parent = map(int, arguments)
+    worker, link, tokens, board, parent = map(int, arguments)
     settings = msgspec.json.decode(environment["JOBSCHED_SETTINGS"], type=Settings)
     settle(parent)
     channel = Channel(socket.socket(fileno=link))
@@ -314,7 +337,7 @@ def spawned(arguments: list[str], environment: Mapping[str, Any]) -> None:
     problem = load(settings)
     if problem is not None:
         sys.exit(problem.traceback)
-    run_worker(channel, tokens, worker, settings)
+    run_worker(channel, tokens, Board(board), worker, settings)
 
 
 if __name__ == "__main__":

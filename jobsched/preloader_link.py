@@ -16,7 +16,7 @@ from multiprocess import resource_tracker
 from jobsched import fence, preloader
 from jobsched.config import Config
 from jobsched.errors import TasksNotLoaded
-from jobsched.preloader import Fork, FromPreloader, Kill, Loaded, LoadFailed, Settings
+from jobsched.preloader import Fork, FromPreloader, Kill, Loaded, LoadFailed, Poke, Settings
 from jobsched.worker_link import WorkerLink
 
 __all__ = ["PreloaderLink"]
@@ -95,13 +95,19 @@ class PreloaderLink:
         """Ask for a worker process at the far ends of a link. If it is gone, `receive` says so."""
         data = self._encode(Fork(worker.number))
         with contextlib.suppress(ConnectionError):
-            socket.send_fds(self._control, [data], [worker.far_end.fileno(), worker.far_tokens])
+            handles = [worker.far_end.fileno(), worker.far_tokens, worker.board.handle]
+            socket.send_fds(self._control, [data], handles)
         worker.let_go_of_far_ends()
 
     def kill(self, worker: int) -> None:
         """Have a worker killed, with all that it has started. An `Exited` follows."""
         with contextlib.suppress(OSError):
             self._control.send(self._encode(Kill(worker)))
+
+    def poke(self, worker: int) -> None:
+        """Have a worker look at its board."""
+        with contextlib.suppress(OSError):
+            self._control.send(self._encode(Poke(worker)))
 
     def close(self) -> None:
         """End it with all its workers, and wait until it is gone: 5 s, then by force. May come twice."""

@@ -11,12 +11,13 @@ import msgspec
 from jobsched import wire
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
-from jobsched.job import ID_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
+from jobsched.job import ID_BYTES, KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
 from jobsched.transport import is_final
 
 __all__ = ["Asker", "Reception"]
 
+_KEYS = 8  # that one job may have
 _RECORD_SLACK = 4096  # what a record holds beside the arguments
 
 
@@ -36,6 +37,8 @@ class Reception:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        limits = {name: settings.max_pending for name, settings in config.categories.items()}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.tasks: Collection[str] = ()
         self._asked: list[tuple[Asker, int, Request]] = []
         self._answering: list[tuple[Asker, int, Request]] = []
@@ -54,7 +57,7 @@ class Reception:
             return
         refusal = self._refusal(request)
         if refusal is None:
-            self._asked.append((asker, message.number, request))
+            self._asked.append((asker, message.number, self._limited(request)))
         else:
             asker.send(wire.Answer(message.number, refusal))
 
@@ -81,7 +84,7 @@ class Reception:
         for job in request.jobs:
             if job.category not in categories:
                 return _refused(UnknownCategory(job.category, categories))
-            if tasks and job.task not in tasks:
+            if tasks and job.task not in tasks and not request.takes_unknown:
                 return _refused(UnknownTask(job.task, tasks))
             if len(job.record) > MAX_PAYLOAD + _RECORD_SLACK:
                 return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
@@ -89,6 +92,12 @@ class Reception:
             if name not in categories:
                 return _refused(UnknownCategory(name, categories))
         return None
+
+    def _limited(self, request: Request) -> Request:
+        """Have the node's own settings decide how many jobs may wait."""
+        if request.max_pending == self._limits or not request.jobs:
+            return request
+        return msgspec.structs.replace(request, max_pending=self._limits)
 
     def requests(self) -> list[Request]:
         """Return what the next turn is to apply."""
@@ -102,13 +111,19 @@ class Reception:
         )
 
     def answer(self, replies: Sequence[Reply]) -> None:
-        """Send the replies of the turn that applied `requests`."""
-        for (asker, number, _), reply in zip(self._answering, replies, strict=True):
+        """Send the replies of the turn that applied `requests`; those to others come behind."""
+        for (asker, number, _), reply in zip(self._answering, replies, strict=False):
             asker.send(wire.Answer(number, reply))
 
-    def cancelled(self) -> Iterable[bytes]:
-        """Return the jobs whose cancellation the turn was asked for."""
-        return (job_id for _, _, request in self._answering for job_id in request.cancel)
+    def refuse(self, refusal: Refused) -> None:
+        """Send a refusal to everybody whose request the turn was to apply."""
+        for asker, number, _ in self._answering:
+            asker.send(wire.Answer(number, refusal))
+        self._answering = []
+
+    def cancelled(self) -> list[bytes]:
+        """Return the jobs whose end the turn was asked for."""
+        return [job_id for _, _, request in self._answering for job_id in (*request.cancel, *request.delete)]
 
     def settle(self, store: JobStore, ended: Iterable[bytes]) -> None:
         """Answer who asked for a job, and who waited for one that has ended: `ended` names those
@@ -152,11 +167,22 @@ def _check_ids(message: wire.Ask | wire.Look) -> None:
         ids, jobs = [message.job], list[NewJob]()
     else:
         jobs = list(message.request.jobs)
-        ids = [*message.request.cancel, *(job.id for job in jobs)]
+        request = message.request
+        ids = [*request.cancel, *request.retry, *request.delete, *(job.id for job in jobs)]
+        for job in jobs:
+            _check_terms(job)
     if any(len(job_id) != ID_BYTES for job_id in ids):
         raise WireError(f"a job id that has not {ID_BYTES} bytes")
     if any(abs(job.priority) > PRIORITY_LIMIT or job.due_at < 0 for job in jobs):
         raise WireError(f"a priority outside ±{PRIORITY_LIMIT:,}, or a negative time")
+
+
+def _check_terms(job: NewJob) -> None:
+    if job.terms is None:
+        return
+    keys = [limit.key for limit in job.terms.limits] + ([job.terms.unique] if job.terms.unique else [])
+    if any(len(key) != KEY_BYTES for key in keys) or len(keys) > _KEYS or job.terms.expires_at < 0:
+        raise WireError(f"terms with a key that has not {KEY_BYTES} bytes, too many, or a negative time")
 
 
 def _refused(error: Exception) -> Refused:

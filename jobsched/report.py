@@ -46,7 +46,9 @@ class CategoryReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A node now. `ended` and `failed` count since its start; `decision` is the balancer's last."""
+    """A node now. `ended` and `failed` count since its start; `decision` is the balancer's last;
+    `held` says why no jobs start, empty when they do.
+    """
 
     at: int
     uptime_s: float
@@ -56,3 +58,4 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     categories: dict[str, CategoryReport]
     decision: Decision | None
+    held: str = ""

@@ -1,12 +1,13 @@
-"""When a failed job is tried again: a pure rule."""
+"""When a failed job is tried again: pure rules."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "RetryRule", "rule_for"]
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,3 +29,17 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         except OverflowError:  # as 2.0 ** 2000, long after the cap is reached
             wait = self.cap
         return wait * (1 + self.jitter * rng.uniform(-1, 1))
+
+
+class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a task does about one kind of error: how many retries, how far apart. What is None here
+    is as for any other error; ``RetryRule(0)`` fails the job at once.
+    """
+
+    max_retries: int | None = None
+    backoff: Backoff | None = None
+
+
+def rule_for(error: type[BaseException], rules: Mapping[type[BaseException], RetryRule]) -> RetryRule:
+    """Return the rule of the class that is nearest among an error's bases, an empty one without."""
+    return next((rules[base] for base in error.__mro__ if base in rules), RetryRule())

@@ -5,6 +5,7 @@ replaced. Rules over plain state; the pool owns the processes.
 from __future__ import annotations
 
 from jobsched.config import CategoryConfig
+from jobsched.rate import Bucket
 from jobsched.worker_link import WorkerLink
 
 __all__ = ["Supervisor"]
@@ -34,12 +35,26 @@ class Supervisor:
         self._culprit: bytes | None = None
         self._died_at = 0.0
         self.restart_at = 0.0  # monotonic; no worker is started before
+        self._bucket = Bucket(settings.rate) if settings.rate else None
 
     def ran(self, seconds: float) -> None:
         """Note how long a run took."""
         mean = self.mean_run_s
         self.mean_run_s = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
         self.deaths = 0
+
+    def starts_left(self, now: float) -> int | None:
+        """Return how many jobs may start now by the category's rate, None without one."""
+        return self._bucket.room(now) if self._bucket else None
+
+    def started(self, count: int, now: float) -> None:
+        """Note that jobs were handed out."""
+        if self._bucket is not None:
+            self._bucket.take(count, now)
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until the category's rate lets a job start."""
+        return self._bucket.wait_s(now) if self._bucket else 0.0
 
     def died(self, now: float, started_at: float, job: bytes | None = None) -> float:
         """Note that a worker died before its time, while it ran `job` if any; return the seconds until

@@ -1,6 +1,7 @@
 """What `jobsched init` writes: a commented categories.toml and a module with three tasks.
 
-In CATEGORIES_TOML a `#` right before a key or a table is a default that can be uncommented.
+In CATEGORIES_TOML a `#` right before a key or a table is a default that can be uncommented; a `#`
+and a space before a key is an example of a limit that is off unless it is set.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ __all__ = ["CATEGORIES_TOML", "TASKS_PY"]
 
 CATEGORIES_TOML = """\
 # The configuration of jobsched. `jobsched check` shows every problem in it.
-# Durations are written "500ms", "30s", "10m", "1h30m", or as a number of seconds.
+# Durations are written "500ms", "30s", "10m", "1h30m", or as a number of seconds; sizes "512MiB",
+# "4GiB", or as a number of bytes. Of the keys in comments, those without a space are the defaults.
 
 # Where the jobs are kept: a folder, relative to this file. "memory:" keeps them in the node alone.
 store = "lmdb:.jobsched"
@@ -23,6 +25,9 @@ tasks = ["tasks"]
 # How long running jobs may take to finish when the node stops. What does not finish runs again.
 #grace = "30s"
 
+# New jobs are refused when the store holds this much. Those that it has go on.
+#quota = "4GiB"
+
 # The balancer moves workers to where the work is.
 #[balancer]
 # How often it looks.
@@ -31,6 +36,19 @@ tasks = ["tasks"]
 #weigh_by = "backlog"
 # A number of workers is kept while it is less than 0.5 + this from the category's ideal share.
 #damping = 0.5
+
+# How long jobs that have ended can be looked at, "forever" for no limit.
+#[retention]
+#completed = "7d"
+#failed = "30d"
+#cancelled = "7d"
+# How many jobs of each of these states are kept at most, the newest, or "all".
+#keep = 100000
+
+# Nothing new is started while the machine is busier than this, in percent.
+#[pressure]
+# max_cpu = 95
+# max_memory = 90
 
 # A category is a queue with limits of its own: first in, first out.
 [categories.mail]
@@ -44,6 +62,17 @@ max_workers = 3
 max_retries = 5
 # A run that takes longer is stopped and counts as failed. Without it: no limit.
 timeout = "30s"
+# It is stopped by an exception first, and by force if it has not ended after this.
+# Without it: half the timeout, at least 0.5 s and at most 10 s.
+# kill_after = "5s"
+# New jobs are refused while this many wait.
+# max_pending = 10000
+# At most this many of its jobs start within any minute. Also "5/s", "1000/d", "10/30s".
+# rate = "100/m"
+# A worker that holds more memory, has run so many jobs or is so old is replaced.
+# max_memory = "512MiB"
+# max_jobs_per_worker = 1000
+# max_worker_age = "1h"
 
 # Only what differs from the defaults needs to be said. These are the defaults:
 [categories.reports]

@@ -44,7 +44,7 @@ __all__ = [
     "unix_address",
 ]
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME = 4 << 20
 MAX_REQUEST_JOBS = 100_000
 MAX_REQUEST_BYTES = 64 << 20
@@ -171,7 +171,7 @@ class FrameReader:
 def check_size(request: Request) -> None:
     """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
     size = sum(len(job.record) for job in request.jobs)
-    count = max(len(request.jobs), len(request.cancel))
+    count = max(map(len, (request.jobs, request.cancel, request.retry, request.delete)))
     if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
         raise InvalidOption(
             f"one call takes up to {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB, "
@@ -184,8 +184,7 @@ def ask_frames(number: int, request: Request) -> Iterator[bytes]:
     parts = list(_parts(request.jobs)) or [[]]
     for part in parts[:-1]:
         yield frame(Ask(number, Request(jobs=part), more=True))
-    last = Request(jobs=parts[-1], cancel=request.cancel, pause=request.pause, resume=request.resume)
-    yield frame(Ask(number, last))
+    yield frame(Ask(number, msgspec.structs.replace(request, jobs=parts[-1])))
 
 
 def _parts(jobs: Sequence[NewJob]) -> Iterable[list[NewJob]]:

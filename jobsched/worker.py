@@ -8,38 +8,43 @@ the worker leaves.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import os
 import random
-import signal
-import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobsched import definition as tasks
-from jobsched import wire
+from jobsched import output, wire
+from jobsched.board import Board, Posted
 from jobsched.channel import Channel
-from jobsched.clock import MICROSECONDS, Clock, SystemClock
+from jobsched.clock import MICROSECONDS, Clock, SystemClock, from_micros
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
 from jobsched.config import CategoryConfig
 from jobsched.context import CurrentJob, current
 from jobsched.definition import TaskDefinition
 from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, UnknownTask
-from jobsched.job import JobError, JobRecord, State, format_id
+from jobsched.interrupts import Interrupts
+from jobsched.job import JobError, JobRecord, ParkedFor, State, format_id
+from jobsched.memory_limit import MemoryLimit
+from jobsched.redact import redact
 from jobsched.store.base import Claim, Outcome
+from jobsched.verdict import JobCancel, JobInterrupted, JobTimeout, RetryTerms, Snooze, judge
 
-__all__ = ["JobTimeout", "Worker"]
+__all__ = ["Worker"]
 
 _MAX_CAUSE = 1000
-_MAX_TRACEBACK = 64 << 10
-_SOON_S = 0.001
+_MAX_TRACEBACK = 16 << 10
 _NOTHING = b"\xc0"  # the return value None
-
-
-class JobTimeout(BaseException):
-    """Raised inside a job when its time is up. Not an Exception: `except Exception` lets it pass."""
+_NANOSECONDS = 1_000_000_000
+_UNFIT = {
+    BadRecord: ParkedFor.UNREADABLE,
+    UnknownTask: ParkedFor.UNKNOWN_TASK,
+    ArgumentError: ParkedFor.BAD_ARGUMENTS,
+}
 
 
 class Worker:
@@ -49,26 +54,31 @@ class Worker:
         self,
         channel: Channel,
         tokens: int,
+        board: Board,
         categories: Mapping[str, CategoryConfig],
         *,
         clock: Clock | None = None,
     ) -> None:
         self._channel = channel
         self._tokens = tokens
+        self._board = board
         self._categories = categories
         self._clock = clock or SystemClock()
         self._rng = random.Random()  # noqa: S311 (spreads retries, keeps no secret)
-        self._runner: asyncio.Runner | None = None
-        self._was_cut = False
-        self._timed = 0  # the claim that a SIGALRM may interrupt; set and read by the main thread
+        self._interrupts = Interrupts(board, lambda: channel.is_in_frame)
+        self._memory = MemoryLimit()
+        self._born_at = time.monotonic()
+        self._jobs = 0
+        self._is_done = False
 
     def run(self) -> None:
         """Run jobs until the node closes the token pipe, or is gone.
 
-        Also until a job has been cut off by its timeout: it may have left anything half done, so
-        another process takes over.
+        Also until a job has been cut off, as it may have left anything half done, or the worker has
+        run for as long as its category's settings let it: another process takes over.
         """
-        signal.signal(signal.SIGALRM, self._on_alarm)
+        self._interrupts.install()
+        output.keep_on(self._board)
         channel = self._channel
         pid = os.getpid()
         channel.send(wire.Ready(pid))
@@ -80,29 +90,39 @@ class Worker:
                 if os.getpid() != pid:
                     os._exit(0)  # a child that the job has forked came back: it is no worker
                 channel.send(wire.Done(outcome))
-                if self._was_cut:
+                if self._is_done:
                     break
-        if self._runner is not None:
-            self._runner.close()
+        self._interrupts.close()
 
     def _run(self, claim: Claim) -> Outcome:
         """Run a job through its steps: read it, find its task, fit the arguments, call."""
         started = self._clock.now()
+        self._jobs += 1
         try:
             record = decode_record(claim.record)
             definition = tasks.find(record.task)
+            if record.by_name and not claim.has_terms and definition.has_terms:
+                return self._to_be_claimed_again(claim, started, definition)
             args, kwargs = decode_arguments(record)
             definition.check(args, kwargs)
             args, kwargs = definition.convert(args, kwargs)  # type: ignore[assignment]
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
+        settings = self._categories.get(record.category) or CategoryConfig()
+        terms = _retry_terms(record, definition, settings)
+        self._interrupts.begin()
+        self._memory.apply(settings.max_memory_bytes)
         try:
             value = self._call(claim, record, definition, args, kwargs)
         except BaseException as error:  # noqa: BLE001 (whatever user code raises is the job's failure)
-            return self._failed(claim, record, definition, started, error)
+            outcome = self._failed(claim, terms, started, error)
+        else:
+            outcome = self._completed(claim, started, value)
         finally:
-            _flush()
-        return self._completed(claim, started, value)
+            output.flush()
+            self._board.clear()
+        self._is_done = self._is_done or self._is_worn(settings)
+        return outcome
 
     def _call(
         self,
@@ -112,120 +132,148 @@ class Worker:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Any:
-        timeout_s = definition.timeout_s or self._settings(record).timeout_s
+        settings = self._categories.get(record.category) or CategoryConfig()
+        limit_s = record.timeout_s or definition.timeout_s or settings.timeout_s
+        self._post(claim, limit_s, definition, settings, _retry_terms(record, definition, settings))
         here = CurrentJob(
             id=format_id(claim.job),
             task=record.task,
             category=record.category,
             attempt=claim.attempt,
             name=record.name,
+            deadline=from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None,
+            is_cancelled=functools.partial(self._interrupts.asks, claim.number),
+            keep=self._keep,
         )
         token = current.set(here)
         try:
             if definition.is_async:
-                return self._call_async(definition.function(*args, **kwargs), timeout_s)
-            if timeout_s is None:
-                return definition.function(*args, **kwargs)
-            return self._call_timed(claim, definition, args, kwargs, timeout_s)
+                coroutine = definition.function(*args, **kwargs)
+                return self._interrupts.call_async(claim.number, limit_s, coroutine)
+            function = functools.partial(definition.function, *args, **kwargs)
+            return self._interrupts.call(claim.number, limit_s, function)
         finally:
             current.reset(token)
 
-    def _call_timed(
+    def _post(
         self,
         claim: Claim,
+        limit_s: float | None,
         definition: TaskDefinition,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout_s: float,
-    ) -> Any:
-        self._timed = claim.number
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        try:
-            return definition.function(*args, **kwargs)
-        except JobTimeout:
-            raise JobTimeout(f"timed out after {timeout_s:g} s") from None
-        finally:
-            self._timed = 0
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        settings: CategoryConfig,
+        terms: RetryTerms,
+    ) -> None:
+        """Say on the board what runs, and what is to become of it if it has to be killed."""
+        if limit_s is None:
+            self._board.post(Posted(claim.number, time.monotonic_ns(), 0, -1, 0))
+            return
+        verdict = judge(JobTimeout(), claim.attempt, terms, self._rng)
+        retry_us = int(verdict.after_s * MICROSECONDS) if verdict.state is State.SCHEDULED else -1
+        kill_after_s = definition.kill_after_s
+        if kill_after_s is None:
+            kill_after_s = settings.kill_after_s
+        if kill_after_s is None:
+            kill_after_s = min(10.0, max(0.5, limit_s / 2))
+        now = time.monotonic_ns()
+        kill_at = now + int((limit_s + kill_after_s) * _NANOSECONDS)
+        self._board.post(Posted(claim.number, now, kill_at, retry_us, int(limit_s * MICROSECONDS)))
 
-    def _on_alarm(self, *_: object) -> None:
-        if self._timed and self._channel.is_in_frame:
-            signal.setitimer(signal.ITIMER_REAL, _SOON_S)
-        elif self._timed:
-            raise JobTimeout
+    def _keep(self, text: str) -> None:
+        self._board.write(f"{text}\n".encode(errors="backslashreplace"))
 
-    def _call_async(self, coroutine: Any, timeout_s: float | None) -> Any:
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-
-        async def bounded() -> Any:
-            try:
-                async with asyncio.timeout(timeout_s) as bound:
-                    return await coroutine
-            except TimeoutError:
-                if bound.expired():
-                    raise JobTimeout(f"timed out after {timeout_s:g} s") from None
-                raise
-
-        return self._runner.run(bounded())
+    def _is_worn(self, settings: CategoryConfig) -> bool:
+        """Say whether another process should take over."""
+        most, age_s = settings.max_jobs_per_worker, settings.max_worker_age_s
+        return (
+            (most is not None and self._jobs >= most)
+            or (age_s is not None and time.monotonic() - self._born_at >= age_s)
+            or (settings.max_memory_bytes is not None and self._memory.is_nearly_reached)
+        )
 
     # Outcomes.
 
+    def _log(self) -> str:
+        return _encodable(redact(self._board.output())) if self._board.has_output else ""
+
     def _completed(self, claim: Claim, started: int, value: Any) -> Outcome:
+        if self._interrupts.has_seen:
+            return self._cancelled(claim, started, JobError("cancelled: it stopped by itself"))
         result, error = None, None
         try:
             packed = encode_result(value)
             result = None if packed == _NOTHING else packed
         except (ArgumentError, PayloadTooLarge) as problem:
             error = JobError(str(problem))
-        return Outcome(claim.job, claim.number, State.COMPLETED, started, self._clock.now(), result, error)
+        output.flush()
+        return Outcome(
+            claim.job, claim.number, State.COMPLETED, started, self._clock.now(), result, error,
+            log=self._log(),
+        )  # fmt: skip
 
-    def _failed(
-        self, claim: Claim, record: JobRecord, definition: TaskDefinition, started: int, error: BaseException
-    ) -> Outcome:
+    def _failed(self, claim: Claim, terms: RetryTerms, started: int, error: BaseException) -> Outcome:
+        output.flush()
+        self._is_done = isinstance(error, JobInterrupted)
+        if isinstance(error, JobCancel):
+            why = JobError("cancelled: by an exception raised in it", _traceback(error))
+            return self._cancelled(claim, started, why)
+        if self._interrupts.has_seen:
+            why = JobError("cancelled: it stopped by itself", _traceback(error))
+            return self._cancelled(claim, started, why)
         ended = self._clock.now()
-        self._was_cut = isinstance(error, JobTimeout)
-        why = JobError(_cause(error), _traceback(error))
-        retries = next(
-            count
-            for count in (record.max_retries, definition.max_retries, self._settings(record).max_retries)
-            if count is not None
-        )
-        if claim.attempt > retries:
-            return Outcome(claim.job, claim.number, State.FAILED, started, ended, None, why)
-        due = ended + int(definition.backoff.delay(claim.attempt, self._rng) * MICROSECONDS)
-        return Outcome(claim.job, claim.number, State.SCHEDULED, started, ended, None, why, due)
+        verdict = judge(error, claim.attempt, terms, self._rng)
+        cause = JobError(_cause(error), _traceback(error))
+        if verdict.state is State.CANCELLED:
+            cause = JobError(_encodable(redact(f"discarded: {error}"[:_MAX_CAUSE])))
+        return Outcome(
+            claim.job, claim.number, verdict.state, started, ended,
+            error=None if isinstance(error, Snooze) else cause,
+            due_at=ended + int(verdict.after_s * MICROSECONDS) if verdict.state is State.SCHEDULED else 0,
+            log=self._log(), unspent=verdict.unspent,
+        )  # fmt: skip
+
+    def _cancelled(self, claim: Claim, started: int, why: JobError) -> Outcome:
+        now = self._clock.now()
+        return Outcome(claim.job, claim.number, State.CANCELLED, started, now, error=why, log=self._log())
 
     def _unfit(self, claim: Claim, started: int, error: JobschedError) -> Outcome:
         return Outcome(
-            claim.job, claim.number, State.PARKED, started, self._clock.now(), None, JobError(str(error))
-        )
+            claim.job, claim.number, State.PARKED, started, self._clock.now(),
+            error=JobError(str(error)), unspent=True, parked_for=_UNFIT[type(error)],
+        )  # fmt: skip
 
-    def _settings(self, record: JobRecord) -> CategoryConfig:
-        return self._categories.get(record.category) or CategoryConfig()
+    def _to_be_claimed_again(self, claim: Claim, started: int, definition: TaskDefinition) -> Outcome:
+        """Have a job claimed under its task's terms, which its dispatcher did not know."""
+        return Outcome(
+            claim.job, claim.number, State.PENDING, started, started,
+            unspent=True, terms=definition.terms(),
+        )  # fmt: skip
+
+
+def _retry_terms(record: JobRecord, definition: TaskDefinition, settings: CategoryConfig) -> RetryTerms:
+    """Return how often the job may be tried again: by the first that says so."""
+    counts = (record.max_retries, definition.max_retries, settings.max_retries)
+    retries = next(count for count in counts if count is not None)
+    return RetryTerms(retries, definition.backoff, definition.retry_rules)
 
 
 def _cause(error: BaseException) -> str:
     """Return an error in one line, as the last line of a traceback has it."""
     lines = traceback.format_exception_only(error)
-    return _encodable(lines[-1].strip()[:_MAX_CAUSE])
+    return _encodable(redact(lines[-1].strip()[:_MAX_CAUSE]))
 
 
 def _traceback(error: BaseException) -> str:
     """Return the traceback from the user's own frames on, its end kept where it is long."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "") == __name__:
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "") in _OURS:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames))
-    return _encodable(text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:])
+    return _encodable(redact(text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:]))
+
+
+_OURS = (__name__, Interrupts.__module__)
 
 
 def _encodable(text: str) -> str:
     """Return a text without lone surrogates, which file names that are no UTF-8 bring in."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from jobsched import wire
+from jobsched.board import Board
 from jobsched.errors import WireError
 from jobsched.framed import FramedSocket
+from jobsched.job import State
 from jobsched.store.base import Claim, GiveBack
 
-__all__ = ["Held", "WorkerLink"]
+__all__ = ["Doom", "Held", "WorkerLink"]
 
 _WORK_BYTES = 1 << 20  # of records in one frame
 
@@ -27,12 +29,25 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     claim: int
 
 
+class Doom(msgspec.Struct, frozen=True):
+    """Why a worker is killed while it runs a job, and where that job goes; `retry_after_us` counts if
+    that is `scheduled`. `pending` is a crash.
+    """
+
+    claim: int
+    state: State
+    cause: str
+    retry_after_us: int = 0
+    out_of_memory: bool = False
+
+
 class WorkerLink(FramedSocket[wire.FromWorker]):
     """One worker process. All fields belong to the node's loop.
 
     `home` is the category that the balancer has assigned it to, `serving` the one whose jobs it
     holds: they differ while it is lent, or has just been moved. `progress_at` is the monotonic time
-    at which it was last seen to take or end a job.
+    at which it was last seen to take or end a job. `doom` is why the node has it killed: what is to
+    become of the job that it runs.
     """
 
     def __init__(self, number: int, home: str, now: float, blocked: Callable[[WorkerLink], None]) -> None:
@@ -41,6 +56,8 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self.serving: str | None = None
         self.is_ready = False
         self.is_leaving = False
+        self.pid = 0  # until it is ready
+        self.doom: Doom | None = None
         self.started_at = now
         self.progress_at = now
         self.held: deque[Held] = deque()
@@ -52,6 +69,8 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
             own_side = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
             self._taken_back = os.open(f"/proc/self/fd/{self.far_tokens}", own_side)
             stack.callback(os.close, self._taken_back)
+            self.board = Board.new()
+            stack.callback(self.board.close)
             near_end, self.far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             stack.pop_all()
         super().__init__(near_end, f"worker {number & 0xFFFFFFFF}", wire.FromWorker, blocked)
@@ -140,3 +159,4 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self.dismiss()
         super().close()
         os.close(self._taken_back)
+        self.board.close()

@@ -4,32 +4,36 @@ A store remembers jobs and categories. It knows no services and reads no clock: 
 time. Everything that changes it is a `Turn`; reads are short. One contract suite and one model
 test hold every store to the words below.
 
-A turn is applied in a fixed order: the requests' cancellations and pauses, outcomes, give-backs,
-the requests' new jobs, release of due jobs, claims. No step needs another's answer, so a turn fits
-one LMDB transaction, one PostgreSQL pipeline, or a lock around some dicts.
+A turn is applied in a fixed order: the requests' changes of what is there, outcomes, give-backs,
+pruning, the requests' new jobs, release of due jobs, claims. No step needs another's answer, so a
+turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some dicts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 import msgspec
 
-from jobsched.job import INTERRUPTION_LIMIT, JobError, JobStatus, State
+from jobsched.job import Attempt, JobError, JobStatus, ParkedFor, State, Terms
 from jobsched.report import Decision
 
 __all__ = [
-    "INTERRUPTED_TOO_OFTEN",
     "KEPT_DECISIONS",
+    "PRUNABLE",
     "Accepted",
     "CategoryStats",
     "Claim",
+    "Conflict",
+    "Dealer",
     "GiveBack",
     "JobStore",
     "NewJob",
     "Outcome",
     "Page",
+    "Prune",
     "Query",
     "Recovered",
     "Refused",
@@ -39,12 +43,23 @@ __all__ = [
     "StoredJob",
     "Turn",
     "TurnResult",
-    "deal",
+    "is_over",
+    "key_is_taken",
     "may_still_run",
+    "queue_is_full",
+    "replaced_by",
 ]
 
 
 KEPT_DECISIONS = 10_000
+
+PRUNABLE = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+"""The states in which retention deletes jobs. What is parked or quarantined waits for its operator."""
+
+Conflict = Literal["keep", "refuse", "replace"]
+"""What a dispatch does when its unique key is taken: stand for the job that has it; be refused; or
+cancel that job if it waits, and stand for it if it runs.
+"""
 
 
 class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -58,27 +73,40 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     priority: int
     due_at: int
     record: bytes
+    terms: Terms | None = None
+    on_conflict: Conflict = "keep"
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What a client asks for: accepted whole, or refused whole.
+    """What a client asks for: accepted whole, or refused whole. It either adds jobs or changes what
+    is there.
 
     Adding a job whose id is known changes nothing, so a request may be repeated. A pause makes its
-    category known; a slot does not.
+    category known; a slot does not. `pause` gives the time at which the category goes on by itself,
+    0 for never. Cancelling a running job asks for its end; `retry` sends jobs to their queues again
+    that ended without a result, stand beside the road, or wait for their time; `delete` forgets
+    jobs that do not run. `max_pending` refuses jobs over so many that wait in a category;
+    `takes_unknown` lets jobs of unknown tasks in.
     """
 
     jobs: Sequence[NewJob] = ()
     cancel: Sequence[bytes] = ()
-    pause: Sequence[str] = ()
+    pause: Mapping[str, int] = {}
     resume: Sequence[str] = ()
+    retry: Sequence[bytes] = ()
+    delete: Sequence[bytes] = ()
+    max_pending: Mapping[str, int] = {}
+    takes_unknown: bool = False
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The request is on disk. `states` answers `Request.cancel`, in its order: the state that the
-    job has now, None where there is no such job.
+    """The request is on disk. `states` answers `Request.cancel`, `retry` and `delete`, in this order:
+    the state that each job has now, None where there is no such job, or no more. `kept` are the ids
+    of the jobs that stand for new ones whose unique key was taken, by the place of those in `jobs`.
     """
 
     states: list[State | None] = []
+    kept: dict[int, bytes] = {}
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -94,10 +122,12 @@ Reply = Accepted | Refused
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a claimed run ended.
 
-    `state` is where the job goes: `completed` (with `result`), `failed`, `parked`, `scheduled`
-    (tried again at `due_at`), or `pending`, which means that its worker died while running it.
-    All but the first carry the `error`; the first may, to say why its result was not stored.
-    `result` None is the return value None. Both replace what an earlier run left.
+    `state` is where the job goes: `completed` (with `result`), `failed`, `cancelled`, `parked` (for
+    `parked_for`), `scheduled` (tried again at `due_at`), or `pending`, which means that its worker
+    died while running it or, with `terms`, that nothing ran: the job is to be claimed again under
+    the terms that its task has. All but the first carry the `error`; the first may, to say why its
+    result was not stored. `result` None is the return value None. Both replace what an earlier run
+    left. `log` is what the run has written. `unspent` gives the attempt back.
     """
 
     job: bytes
@@ -108,6 +138,10 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     result: bytes | None = None
     error: JobError | None = None
     due_at: int = 0
+    log: str = ""
+    unspent: bool = False
+    parked_for: ParkedFor = ParkedFor.NOTHING
+    terms: Terms | None = None
 
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -119,21 +153,37 @@ class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Room at one worker for up to `limit` more jobs of a category."""
+    """Room at one worker for up to `limit` more jobs of a category; `is_busy` if it holds some."""
 
     category: str
     worker: int
     limit: int
+    is_busy: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A job handed to a worker. `number` only grows, over the life of the store."""
+    """A job handed to a worker. `number` only grows, over the life of the store. `has_terms` says
+    that the store knows terms of it.
+    """
 
     number: int
     worker: int
     attempt: int
     job: bytes
     record: bytes
+    has_terms: bool = False
+
+
+class Prune(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Delete ended jobs, the oldest first, `limit` at most: those of a state that ended before
+    `before` (UTC microseconds), and those over the number to `keep` that ended before `settled`.
+    """
+
+    state: State
+    before: int
+    keep: int | None
+    settled: int
+    limit: int
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -150,16 +200,26 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     decisions: Sequence[Decision] = ()
     release: int = 0
     slots: Sequence[Slot] = ()
+    prune: Sequence[Prune] = ()
 
 
 class CategoryStats(msgspec.Struct, array_like=True):
-    """Counts of a category's jobs, indexed by State."""
+    """Counts of a category's jobs, indexed by State. `limited` of the pending ones wait for others
+    to end; a pause ends at `resume_at` (UTC microseconds), 0 for never.
+    """
 
     counts: list[int]
     paused: bool = False
+    limited: int = 0
+    resume_at: int = 0
 
     def __getitem__(self, state: State) -> int:
         return self.counts[state]
+
+    @property
+    def ready(self) -> int:
+        """How many jobs could start now."""
+        return 0 if self.paused else self.counts[State.PENDING] - self.limited
 
 
 class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -167,7 +227,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     `lost` has the claim numbers of outcomes and give-backs that came too late: the job had been
     claimed again, or ended, meanwhile. `next_due` is the time of the earliest
-    scheduled job, None without one. `stats` covers all categories.
+    scheduled job or end of a pause, None without one. `stats` covers all categories. `blocked` are
+    the categories whose next job is for a worker that holds nothing else, and found none.
     """
 
     replies: list[Reply]
@@ -176,20 +237,26 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     released: int
     next_due: int | None
     stats: dict[str, CategoryStats]
+    blocked: list[str] = []
+    pruned: int = 0
 
 
 class StoredJob(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A job as stored: `record` is None where it is damaged."""
+    """A job as stored: `record` is None where it is damaged. `error` is why it did not complete, or
+    the last try did not, or its result was not kept; `attempts` are filled in by `get` alone.
+    """
 
     id: bytes
     status: JobStatus
     record: bytes | None
     result: bytes | None = None
     error: JobError | None = None
+    attempts: list[Attempt] = []
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs to list, newest first where they ended, in queue order where they wait.
+    """Which jobs to list, newest first where they ended, in queue order where they wait; those
+    that wait at a limit may come after the others.
 
     Without a state all jobs are listed by their ids, the newest first.
     `limit` is at most 200: readers copy a page out and end the read before they print. `after` is
@@ -274,23 +341,62 @@ class JobStore(Protocol):
         ...
 
 
-INTERRUPTED_TOO_OFTEN = JobError(f"interrupted {INTERRUPTION_LIMIT} times by stops of its node")
-"""Why a job was parked by its last give-back."""
-
-
 def may_still_run(worker: int) -> JobError:
     """Return why `recover` parks a job whose worker could not be ended."""
-    return JobError(f"worker {worker} of an earlier node may still run it")
+    return JobError(f"worker {worker & 0xFFFFFFFF} of an earlier node may still run it")
 
 
-def deal(slots: Sequence[Slot]) -> Iterator[int]:
-    """Yield worker numbers in the order in which they take a category's jobs: one each, in turns,
-    until every slot is full.
-    """
-    rest = [[slot.worker, slot.limit] for slot in slots]
-    while rest:
-        for room in rest:
-            if room[1] > 0:
-                yield room[0]
-            room[1] -= 1
-        rest = [room for room in rest if room[1] > 0]
+def replaced_by(job_id: bytes) -> JobError:
+    """Return why a job was cancelled whose unique key another one has taken over."""
+    return JobError(f"replaced by job {job_id.hex()}")
+
+
+def key_is_taken(job: NewJob, holder: bytes) -> Refused:
+    """Return the refusal of a job whose unique key is taken."""
+    return Refused("DuplicateJob", f"job {holder.hex()} of task {job.task!r} has the same unique key")
+
+
+def queue_is_full(category: str, limit: int, waiting: int) -> Refused:
+    """Return the refusal of jobs for which a category has no room."""
+    return Refused(
+        "QueueFull", f"category {category!r} has {waiting:,} jobs waiting, max_pending is {limit:,}"
+    )
+
+
+def is_over(resume_at: int, now: int) -> bool:
+    """Say whether a pause until some time, 0 for ever, is over."""
+    return 0 < resume_at <= now
+
+
+class Dealer:
+    """Hands a category's jobs to workers: one each, in turns, until every slot is full."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._rooms = deque([slot.worker, slot.limit, int(slot.is_busy)] for slot in slots if slot.limit > 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no slot has room."""
+        return not self._rooms
+
+    def next(self, *, alone: bool) -> int | None:
+        """Return the worker for the next job; one that holds nothing, and gets no more, if the job
+        is to be `alone`: None if there is none such.
+        """
+        rooms = self._rooms
+        if alone:
+            return self._next_free()
+        room = rooms[0]
+        room[1] -= 1
+        room[2] = 1
+        rooms.rotate(-1)
+        if not room[1]:
+            rooms.pop()
+        return room[0]
+
+    def _next_free(self) -> int | None:
+        for room in self._rooms:
+            if not room[2]:
+                self._rooms.remove(room)
+                return room[0]
+        return None

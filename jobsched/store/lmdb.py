@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import lmdb
+import msgspec
 
 from jobsched.codec import BadRecord
 from jobsched.errors import CommitUnknown, NotCommitted, StoreError, StoreFormatError, StoreUnsafe
@@ -35,6 +36,7 @@ from jobsched.store.base import (
 )
 from jobsched.store.lmdb_find import found_rows, ids_after
 from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Txn
+from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_turn import LmdbTurn
 from jobsched.store.migrate import migrate
 from jobsched.store.place import make_private
@@ -178,7 +180,7 @@ class LmdbStore:
 
     def _apply(self, turn: Turn) -> TurnResult:
         with self._writing() as (txn, counters, categories):
-            return LmdbTurn(txn, self._dbs, counters, categories).apply(turn)
+            return LmdbTurn(Rows(txn, self._dbs, counters, categories)).apply(turn)
 
     def _apply_without_jobs(self, turn: Turn) -> TurnResult:
         """Refuse the requests that add, as the map is full, and let everything else through."""
@@ -197,12 +199,14 @@ class LmdbStore:
             released=result.released,
             next_due=result.next_due,
             stats=result.stats,
+            blocked=result.blocked,
+            pruned=result.pruned,
         )
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""
         with self.lock, self._writing() as (txn, counters, categories):
-            put_back = LmdbTurn(txn, self._dbs, counters, categories).recover(now, held)
+            put_back = LmdbTurn(Rows(txn, self._dbs, counters, categories)).recover(now, held)
             return Recovered(epoch=counters.epoch, put_back=put_back)
 
     @contextlib.contextmanager
@@ -253,7 +257,8 @@ class LmdbStore:
     def get(self, job_id: bytes) -> StoredJob | None:
         """Return a job, None if there is none of that id."""
         with self._reading() as txn:
-            return self._load(txn, job_id)
+            job = self._load(txn, job_id)
+            return job and msgspec.structs.replace(job, attempts=layout.read_attempts(txn, self._dbs, job_id))
 
     def in_progress(self) -> dict[int, list[bytes]]:
         """Return the jobs in progress by worker number."""
@@ -268,7 +273,7 @@ class LmdbStore:
         """Return the counts per category."""
         with self._reading() as txn:
             rows = layout.read_categories(txn, self._dbs)
-        return {name: CategoryStats(row.counts, row.paused) for name, row in rows.items()}
+        return {name: row.stats() for name, row in rows.items()}
 
     def upcoming(self, until: int, limit: int) -> dict[str, int]:
         """Return per category how many scheduled jobs fall due before an instant."""
@@ -341,12 +346,4 @@ class LmdbStore:
 
 
 def _with_requests(turn: Turn, requests: list[Request]) -> Turn:
-    return Turn(
-        now=turn.now,
-        requests=requests,
-        outcomes=turn.outcomes,
-        give_back=turn.give_back,
-        decisions=turn.decisions,
-        release=turn.release,
-        slots=turn.slots,
-    )
+    return msgspec.structs.replace(turn, requests=requests)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 
 from jobsched.job import State
@@ -12,6 +12,9 @@ from jobsched.store.base import Query
 from jobsched.store.lmdb_layout import Databases, Db, Txn
 
 __all__ = ["found_rows", "ids_after"]
+
+_PLACE = 10  # bytes of a job's place in its queue
+_LIMIT = 16  # bytes of a limit's key
 
 
 def found_rows(
@@ -38,9 +41,11 @@ def _newest_rows(txn: Txn, dbs: Databases, after: bytes) -> Iterator[tuple[bytes
 
 
 def _pending_rows(
-    txn: Txn, dbs: Databases, numbers: Iterable[int], after: bytes
+    txn: Txn, dbs: Databases, numbers: Collection[int], after: bytes
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Merge the queues: by priority, then by sequence. The cursor is the key less its category."""
+    """Merge the queues: by priority, then by sequence, the cursor being the key less its category.
+    Then those that wait at a limit, whose cursors are longer.
+    """
 
     def queue(number: int) -> Iterator[tuple[bytes, bytes]]:
         prefix = layout.pending_prefix(number)
@@ -51,7 +56,14 @@ def _pending_rows(
                     return
                 yield key[len(prefix) :], job_id
 
-    return heapq.merge(*(queue(number) for number in numbers))
+    if len(after) <= _PLACE:
+        yield from heapq.merge(*(queue(number) for number in numbers))
+        after = b""
+    wanted = {layout.pending_prefix(number) for number in numbers}
+    cursor = txn.cursor(db=dbs.limited)
+    for key, job_id in cursor if cursor.set_range(after + b"\0" if after else b"\0") else ():
+        if key[_LIMIT : _LIMIT + 4] in wanted:
+            yield key, job_id
 
 
 def _forward(txn: Txn, db: Db, after: bytes, part: slice) -> Iterator[tuple[bytes, bytes]]:

@@ -1,23 +1,29 @@
 """How jobs lie in LMDB: the databases, their keys, and the records in them.
 
     meta        b"format" → number; b"counters" → [sequence, claim, epoch]
-    categories  name → [number, paused, counts by state]
+    categories  name → [number, paused, counts by state, end of the pause, waiting at limits]
     jobs        id → the immutable record
     statuses    id → the mutable status
     results     id → [result, error] of the last run that left one
+    attempts    id · claim → an attempt that failed or wrote something
+    unique      hash of a unique key → id of the job that holds it
+    limits      key of a limit → [how many may run, how many do]
+    limited     key of a limit · the job's key in `pending`, which it has left → id
     pending     category · priority, highest first · sequence → id
     scheduled   due time · id → category
     running     claim → id · worker · category
     ended       state · time · id → category      (parked and quarantined jobs too)
     decisions   number → a decision of the balancer
 
-Keys are big-endian, so that byte order is the order wanted. A job stands in exactly one of the
-four before the last. Long records are split: LMDB keeps values over about 2 KB in runs of whole pages, and
-searching its free list for long runs is what makes large stores slow.
+Keys are big-endian, so that byte order is the order wanted. A job stands in exactly one of
+pending, limited, scheduled, running and ended. Long records are split: LMDB keeps values over about
+2 KB in runs of whole pages, and searching its free list for long runs is what makes large stores
+slow.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import struct
 from itertools import islice
@@ -27,9 +33,9 @@ import lmdb
 import msgspec
 
 from jobsched.codec import BadRecord, seal, unseal
-from jobsched.job import JobError, JobStatus, State
+from jobsched.job import KEPT_ATTEMPTS, Attempt, JobError, JobStatus, State
 from jobsched.report import Decision
-from jobsched.store.base import KEPT_DECISIONS
+from jobsched.store.base import KEPT_DECISIONS, CategoryStats
 
 __all__ = [
     "FORMAT",
@@ -39,8 +45,10 @@ __all__ = [
     "Db",
     "ResultRow",
     "Txn",
+    "append_attempt",
     "append_decision",
     "decode_status",
+    "drop_attempts",
     "drop_blob",
     "encode_status",
     "ended_key",
@@ -49,6 +57,7 @@ __all__ = [
     "pending_key",
     "pending_prefix",
     "put_blob",
+    "read_attempts",
     "read_categories",
     "read_counters",
     "read_decisions",
@@ -71,7 +80,7 @@ if TYPE_CHECKING:
 else:
     Txn, Db = lmdb.Transaction, object
 
-FORMAT = 1
+FORMAT = 2
 _CHUNK = 2000
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
@@ -81,6 +90,7 @@ _running = struct.Struct(">Q")
 _running_value = struct.Struct(">16sQI")
 _ended = struct.Struct(">BQ16s")
 _TOP_PRIORITY = 0x7FFF
+_ATTEMPT_KEY = 24
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,6 +107,10 @@ class Databases:
     running: Db
     ended: Db
     decisions: Db
+    attempts: Db
+    unique: Db
+    limits: Db
+    limited: Db
 
     @classmethod
     def open(cls, env: lmdb.Environment) -> Databases:
@@ -118,11 +132,17 @@ class CategoryRow(msgspec.Struct, array_like=True):
     number: int
     paused: bool
     counts: list[int]
+    resume_at: int = 0
+    limited: int = 0
 
     @classmethod
     def new(cls, number: int) -> CategoryRow:
         """Return the row of a category not seen before."""
         return cls(number, False, [0] * len(State))
+
+    def stats(self) -> CategoryStats:
+        """Return a copy of what others may see."""
+        return CategoryStats(self.counts.copy(), self.paused, self.limited, self.resume_at)
 
 
 class ResultRow(msgspec.Struct, array_like=True, frozen=True):
@@ -138,6 +158,7 @@ _categories = msgspec.msgpack.Decoder(CategoryRow)
 _counters = msgspec.msgpack.Decoder(Counters)
 _decisions = msgspec.msgpack.Decoder(Decision)
 _results = msgspec.msgpack.Decoder(ResultRow)
+_attempts = msgspec.msgpack.Decoder(Attempt)
 
 
 def encode_status(status: JobStatus) -> bytes:
@@ -256,6 +277,40 @@ def read_result(txn: Txn, dbs: Databases, job_id: bytes) -> ResultRow:
 def write_result(txn: Txn, dbs: Databases, job_id: bytes, row: ResultRow) -> None:
     """Replace what the job's last run left."""
     put_blob(txn, dbs.results, job_id, seal(_encode(row)))
+
+
+def append_attempt(txn: Txn, dbs: Databases, job_id: bytes, attempt: Attempt) -> None:
+    """Keep an attempt of a job, and let go of its oldest over the limit."""
+    keys = _attempt_keys(txn, dbs, job_id)
+    for key in keys[: max(0, len(keys) + 1 - KEPT_ATTEMPTS)]:
+        drop_blob(txn, dbs.attempts, key)
+    put_blob(txn, dbs.attempts, job_id + attempt.claim.to_bytes(8, "big"), seal(_encode(attempt)))
+
+
+def read_attempts(txn: Txn, dbs: Databases, job_id: bytes) -> list[Attempt]:
+    """Return the attempts kept of a job, oldest first; those that are damaged are left out."""
+    found: list[Attempt] = []
+    for key in _attempt_keys(txn, dbs, job_id):
+        with contextlib.suppress(BadRecord, msgspec.MsgspecError):
+            found.append(_attempts.decode(unseal(get_blob(txn, dbs.attempts, key) or b"")))
+    return found
+
+
+def drop_attempts(txn: Txn, dbs: Databases, job_id: bytes) -> None:
+    """Forget the attempts of a job."""
+    for key in _attempt_keys(txn, dbs, job_id):
+        drop_blob(txn, dbs.attempts, key)
+
+
+def _attempt_keys(txn: Txn, dbs: Databases, job_id: bytes) -> list[bytes]:
+    cursor = txn.cursor(db=dbs.attempts)
+    keys: list[bytes] = []
+    for key in cursor.iternext(values=False) if cursor.set_range(job_id) else ():
+        if not key.startswith(job_id):
+            break
+        if len(key) == _ATTEMPT_KEY:  # longer ones are chunks
+            keys.append(key)
+    return keys
 
 
 def read_counters(txn: Txn, dbs: Databases) -> Counters:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,18 +21,31 @@ from typing import Any
 import msgspec
 
 from jobsched import job as rules
-from jobsched.job import CANCELLABLE, JobError, JobStatus, State, part_of_id
+from jobsched.job import (
+    CANCELLABLE,
+    EXPIRED,
+    KEPT_ATTEMPTS,
+    RETRYABLE,
+    Attempt,
+    JobError,
+    JobStatus,
+    ParkedFor,
+    State,
+    Terms,
+    part_of_id,
+)
 from jobsched.report import Decision
 from jobsched.store.base import (
-    INTERRUPTED_TOO_OFTEN,
     KEPT_DECISIONS,
     Accepted,
     CategoryStats,
     Claim,
+    Dealer,
     GiveBack,
     NewJob,
     Outcome,
     Page,
+    Prune,
     Query,
     Recovered,
     Reply,
@@ -41,8 +54,11 @@ from jobsched.store.base import (
     StoredJob,
     Turn,
     TurnResult,
-    deal,
+    is_over,
+    key_is_taken,
     may_still_run,
+    queue_is_full,
+    replaced_by,
 )
 
 __all__ = ["MemoryStore"]
@@ -61,6 +77,7 @@ class _Job:
     record: bytes
     result: bytes | None = None
     error: JobError | None = None
+    attempts: list[Attempt] = field(default_factory=list)
 
     def row(self) -> _Row:
         """Return the job's row in the list of its state."""
@@ -75,7 +92,11 @@ class _Job:
             case _:
                 return status.ended_at, self.id
 
-    def stored(self) -> StoredJob:
+    @property
+    def terms(self) -> Terms:
+        return self.status.terms or Terms()
+
+    def stored(self, *, attempts: bool = False) -> StoredJob:
         """Return a copy that later turns do not change."""
         return StoredJob(
             id=self.id,
@@ -83,17 +104,20 @@ class _Job:
             record=self.record,
             result=self.result,
             error=self.error,
+            attempts=list(self.attempts) if attempts else [],
         )
 
 
 @dataclass(slots=True)
 class _Category:
     paused: bool = False
+    resume_at: int = 0
     rows: dict[State | None, list[_Row]] = field(default_factory=lambda: {s: [] for s in (None, *State)})
     """Sorted rows by state; under None one for each job, by id alone."""
 
-    def stats(self) -> CategoryStats:
-        return CategoryStats(counts=[len(self.rows[state]) for state in State], paused=self.paused)
+    def stats(self, limited: int) -> CategoryStats:
+        counts = [len(self.rows[state]) for state in State]
+        return CategoryStats(counts, self.paused, limited, self.resume_at)
 
 
 class MemoryStore:
@@ -106,26 +130,34 @@ class MemoryStore:
         self._last_sequence = 0
         self._last_claim = 0
         self._epoch = 0
+        self._keys: dict[bytes, bytes] = {}  # unique key → the job that holds it
+        self._most: dict[bytes, int] = {}  # key of a limit → how many may run
+        self._running: Counter[bytes] = Counter()  # key of a limit → how many do
         self._decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
 
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn, in the order that the contract fixes."""
         with self._lock:
+            self._resume_due(turn.now)
             replies = [self._change(request, turn.now) for request in turn.requests]
             lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome)]
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
-            for request in turn.requests:
-                self._add(request.jobs, turn.now)
+            pruned = sum(self._prune(order) for order in turn.prune)
+            for place, request in enumerate(turn.requests):
+                if request.jobs:
+                    replies[place] = self._add(request, turn.now)
             released = self._release(turn.release, turn.now)
-            claims = self._fill(turn.slots, turn.now)
+            claims, blocked = self._fill(turn.slots, turn.now)
             return TurnResult(
                 replies=replies,
                 lost=lost,
                 claims=claims,
                 released=released,
-                next_due=next((row[0] for row in self._rows(State.SCHEDULED)), None),
+                next_due=self._next_due(),
                 stats=self._stats(),
+                blocked=blocked,
+                pruned=pruned,
             )
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
@@ -138,6 +170,7 @@ class MemoryStore:
                     self._park(job, now)
                 else:
                     self._put_back(job, now=now, interrupted=True)
+            self._most.clear()
             back = sum(job.status.state is State.PENDING for job in interrupted)
             return Recovered(epoch=self._epoch, put_back=back)
 
@@ -153,7 +186,7 @@ class MemoryStore:
         """Return a job, None if there is none of that id."""
         with self._lock:
             job = self._jobs.get(job_id)
-            return job.stored() if job else None
+            return job.stored(attempts=True) if job else None
 
     def resolve(self, part: str) -> list[bytes]:
         """Return the first two ids that begin or end with some hex digits. Looks at every id.
@@ -198,37 +231,110 @@ class MemoryStore:
 
     def _change(self, request: Request, now: int) -> Reply:
         states = [self._cancel(job_id, now) for job_id in request.cancel]
-        for category in request.pause:
+        states += [self._retry(job_id) for job_id in request.retry]
+        states += [self._delete(job_id) for job_id in request.delete]
+        for category, resume_at in request.pause.items():
             self._categories[category].paused = True
+            self._categories[category].resume_at = resume_at
         for category in request.resume:
-            self._categories[category].paused = False
+            self._resume(self._categories[category])
         return Accepted(states=states)
 
+    def _resume(self, category: _Category) -> None:
+        category.paused = False
+        category.resume_at = 0
+
+    def _resume_due(self, now: int) -> None:
+        for category in self._categories.values():
+            if is_over(category.resume_at, now):
+                self._resume(category)
+
     def _cancel(self, job_id: bytes, now: int) -> State | None:
-        """Cancel a job that nobody runs, and return its state then."""
+        """Cancel a job that nobody runs, or ask for the end of one that runs; return its state."""
         job = self._jobs.get(job_id)
         if job is None:
             return None
-        if job.status.state in CANCELLABLE:
-            with self._moving(job) as status:
-                rules.cancelled(status, now=now)
+        if job.status.state is State.IN_PROGRESS:
+            job.status.cancel_asked = True
+        elif job.status.state in CANCELLABLE:
+            self._cancel_for(job, None, now)
         return job.status.state
+
+    def _cancel_for(self, job: _Job, why: JobError | None, now: int) -> None:
+        with self._moving(job) as status:
+            rules.cancelled(status, now=now)
+        job.error = why or job.error
+
+    def _retry(self, job_id: bytes) -> State | None:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return None
+        if job.status.state in RETRYABLE:
+            self._last_sequence += 1
+            with self._moving(job) as status:
+                rules.retried(status, sequence=self._last_sequence)
+            job.result = job.error = None
+        return job.status.state
+
+    def _delete(self, job_id: bytes) -> State | None:
+        job = self._jobs.get(job_id)
+        if job is not None and job.status.state is State.IN_PROGRESS:
+            return State.IN_PROGRESS
+        if job is not None:
+            self._erase(job)
+        return None
+
+    def _erase(self, job: _Job) -> None:
+        rows = self._categories[job.status.category].rows
+        for state in (None, job.status.state):
+            row = (job.id,) if state is None else job.row()
+            del rows[state][bisect_left(rows[state], row)]
+        if self._keys.get(job.terms.unique) == job.id:
+            del self._keys[job.terms.unique]
+        del self._jobs[job.id]
+
+    def _prune(self, order: Prune) -> int:
+        """Delete ended jobs by age and number; return how many."""
+        count = len(list(self._rows(order.state)))
+        doomed: list[bytes] = []
+        for ended_at, job_id in sorted(self._rows(order.state)):
+            is_surplus = order.keep is not None and count > order.keep and ended_at < order.settled
+            if len(doomed) == order.limit or not (ended_at < order.before or is_surplus):
+                break
+            count -= 1
+            doomed.append(job_id)
+        for job_id in doomed:
+            self._erase(self._jobs[job_id])
+        return len(doomed)
 
     def _finish(self, outcome: Outcome) -> bool:
         """Record how a run ended; False if that claim does not hold the job any more."""
         job = self._claimed_job(outcome.job, outcome.claim)
         if job is None:
             return False
-        job.result = outcome.result
-        job.error = outcome.error
+        if outcome.error is not None or outcome.log:
+            status = job.status
+            job.attempts.append(
+                Attempt(
+                    status.attempt, status.claim, status.worker, outcome.started_at, outcome.ended_at,
+                    outcome.state, outcome.error, outcome.log,
+                )
+            )  # fmt: skip
+            del job.attempts[:-KEPT_ATTEMPTS]
         with self._moving(job) as status:
-            rules.finished(
+            why = rules.finished(
                 status,
                 state=outcome.state,
                 started_at=outcome.started_at,
                 ended_at=outcome.ended_at,
                 due_at=outcome.due_at,
+                unspent=outcome.unspent,
+                parked_for=outcome.parked_for,
+                terms=outcome.terms,
             )
+        job.result = outcome.result
+        job.error = why or outcome.error
+        self._note_limits(job)
         return True
 
     def _give_back(self, back: GiveBack, now: int) -> bool:
@@ -239,17 +345,66 @@ class MemoryStore:
         self._put_back(job, now=now, interrupted=back.interrupted)
         return True
 
-    def _add(self, jobs: Sequence[NewJob], now: int) -> None:
-        for new in jobs:
-            if new.id in self._jobs:
-                continue
-            status = JobStatus(State.SCHEDULED, new.category, new.priority, due_at=new.due_at)
-            job = self._jobs[new.id] = _Job(new.id, status, new.record)
-            rows = self._categories[new.category].rows
-            insort(rows[None], (new.id,))
-            insort(rows[State.SCHEDULED], job.row())
-            if new.due_at <= now:
-                self._enqueue(job)
+    def _add(self, request: Request, now: int) -> Reply:
+        """Add a request's jobs, or none of them."""
+        new = [job for job in request.jobs if job.id not in self._jobs]
+        for name, limit in request.max_pending.items():
+            rows = self._categories[name].rows if name in self._categories else None
+            waiting = len(rows[State.PENDING]) + len(rows[State.SCHEDULED]) if rows else 0
+            count = sum(job.category == name for job in new)
+            if count and waiting + count > limit:
+                return queue_is_full(name, limit, waiting)
+        keys: dict[bytes, bytes] = {}
+        for job in new:
+            holder = self._holder(job, keys)
+            if holder is not None and job.on_conflict == "refuse":
+                return key_is_taken(job, holder)
+        kept: dict[int, bytes] = {}
+        for place, job in enumerate(request.jobs):
+            holder = self._holder(job, {}) if job.id not in self._jobs else None
+            if holder is not None and job.on_conflict == "replace":
+                old = self._jobs[holder]
+                if old.status.state in CANCELLABLE:
+                    self._cancel_for(old, replaced_by(job.id), now)
+                    holder = None
+            if holder is not None:
+                kept[place] = holder
+            elif job.id not in self._jobs:
+                self._add_one(job, now)
+        return Accepted(kept=kept)
+
+    def _holder(self, job: NewJob, seen: dict[bytes, bytes]) -> bytes | None:
+        """Return the job that holds a new one's unique key, None without; note it in `seen`."""
+        if job.terms is None or not job.terms.unique:
+            return None
+        key = job.terms.unique
+        holder = self._keys.get(key) or seen.get(key)
+        seen.setdefault(key, job.id)
+        return None if holder == job.id else holder
+
+    def _add_one(self, new: NewJob, now: int) -> None:
+        status = JobStatus(State.SCHEDULED, new.category, new.priority, due_at=new.due_at, terms=new.terms)
+        job = self._jobs[new.id] = _Job(new.id, status, new.record)
+        rows = self._categories[new.category].rows
+        insort(rows[None], (new.id,))
+        insort(rows[State.SCHEDULED], job.row())
+        self._note_limits(job)
+        self._note_key(job)
+        if new.due_at <= now:
+            self._enqueue(job)
+
+    def _note_limits(self, job: _Job) -> None:
+        """Take a job's limits as the word that counts."""
+        for limit in job.terms.limits:
+            self._most[limit.key] = limit.most
+
+    def _note_key(self, job: _Job) -> None:
+        """Let a job have its unique key, or be without it, as its state asks."""
+        key = job.terms.unique
+        if rules.holds_key(job.status):
+            self._keys.setdefault(key, job.id)
+        elif key and self._keys.get(key) == job.id:
+            del self._keys[key]
 
     def _release(self, limit: int, now: int) -> int:
         due = list(self._due(now, limit))
@@ -257,26 +412,42 @@ class MemoryStore:
             self._enqueue(job)
         return len(due)
 
-    def _fill(self, slots: Sequence[Slot], now: int) -> list[Claim]:
-        """Claim pending jobs for the room at the workers."""
+    def _fill(self, slots: Sequence[Slot], now: int) -> tuple[list[Claim], list[str]]:
+        """Claim pending jobs for the room at the workers; return where a job waits for a free one."""
         by_category: dict[str, list[Slot]] = {}
         for slot in slots:
             by_category.setdefault(slot.category, []).append(slot)
         claims: list[Claim] = []
+        blocked: list[str] = []
         for name, room in by_category.items():
             category = self._categories.get(name)
-            if category is None or category.paused:
-                continue
-            rows = category.rows[State.PENDING][: sum(max(slot.limit, 0) for slot in room)]
-            for row, worker in zip(rows, deal(room), strict=False):
-                claims.append(self._claim(self._jobs[row[-1]], worker, now))
-        return claims
+            if category is not None and not category.paused:
+                dealer = Dealer(room)
+                for row in list(category.rows[State.PENDING]):
+                    if dealer.is_full:
+                        break
+                    job = self._jobs[row[-1]]
+                    if rules.is_expired(job.status, now=now):
+                        self._cancel_for(job, EXPIRED, now)
+                    elif not self._is_at_limit(job):
+                        worker = dealer.next(alone=job.terms.is_alone)
+                        if worker is None:
+                            blocked.append(name)
+                            break
+                        claims.append(self._claim(job, worker, now))
+        return claims, blocked
+
+    def _is_at_limit(self, job: _Job) -> bool:
+        return any(
+            self._running[limit.key] >= self._most.get(limit.key, limit.most) for limit in job.terms.limits
+        )
 
     def _claim(self, job: _Job, worker: int, now: int) -> Claim:
         self._last_claim += 1
         with self._moving(job) as status:
             rules.claimed(status, claim=self._last_claim, worker=worker, now=now)
-        return Claim(self._last_claim, worker, status.attempt, job.id, job.record)
+        has_terms = status.terms is not None
+        return Claim(self._last_claim, worker, status.attempt, job.id, job.record, has_terms)
 
     def _enqueue(self, job: _Job) -> None:
         """Put a job at the end of its queue."""
@@ -287,14 +458,12 @@ class MemoryStore:
     def _put_back(self, job: _Job, *, now: int, interrupted: bool) -> None:
         """Put a claimed job back to its place, or park it when that came too often."""
         with self._moving(job) as status:
-            rules.put_back(status, now=now, interrupted=interrupted)
-            if status.state is State.PARKED:
-                job.error = INTERRUPTED_TOO_OFTEN
+            job.error = rules.put_back(status, now=now, interrupted=interrupted) or job.error
 
     def _park(self, job: _Job, now: int) -> None:
         """Park a job that its worker may still run."""
         with self._moving(job) as status:
-            rules.parked(status, now=now)
+            rules.parked(status, now=now, reason=ParkedFor.HELD)
         job.error = may_still_run(status.worker)
 
     def _claimed_job(self, job_id: bytes, claim: int) -> _Job | None:
@@ -310,8 +479,14 @@ class MemoryStore:
         rows = self._categories[job.status.category].rows
         old = rows[job.status.state]
         del old[bisect_left(old, job.row())]
+        if job.status.state is State.IN_PROGRESS:
+            self._running.subtract(limit.key for limit in job.terms.limits)
         yield job.status
         insort(rows[job.status.state], job.row())
+        for limit in job.terms.limits if job.status.state is State.IN_PROGRESS else ():
+            self._running[limit.key] += 1
+            self._most.setdefault(limit.key, limit.most)
+        self._note_key(job)
 
     def _rows(
         self, state: State | None, category: str | None = None, after: _Row | None = None
@@ -326,8 +501,18 @@ class MemoryStore:
         rows = takewhile(lambda row: row[0] <= until, islice(self._rows(State.SCHEDULED), limit))
         return (self._jobs[row[-1]] for row in rows)
 
+    def _next_due(self) -> int | None:
+        dues = [row[0] for row in islice(self._rows(State.SCHEDULED), 1)]
+        dues += [category.resume_at for category in self._categories.values() if category.resume_at]
+        return min(dues, default=None)
+
     def _stats(self) -> dict[str, CategoryStats]:
-        return {name: category.stats() for name, category in self._categories.items()}
+        return {
+            name: category.stats(
+                sum(self._is_at_limit(self._jobs[row[-1]]) for row in category.rows[State.PENDING])
+            )
+            for name, category in self._categories.items()
+        }
 
 
 def _rows_after(after: _Row | None, rows: list[_Row], state: State | None) -> Iterator[_Row]:

@@ -207,10 +207,10 @@ class _Pass:
                 self._check_rows(dbs, database)
         with self.env.begin() as txn:
             read = Read(txn, dbs, self.seen)
-            sums = list(check_sums(read, self.seen.rows))
+            sums = list(check_sums(read, self.seen.rows, self.seen.limited))
             if sums and self._last_commit() != before:
-                self.seen.rows = count_rows(read)
-                sums = list(check_sums(read, self.seen.rows))
+                self.seen.rows, self.seen.limited = count_rows(read)
+                sums = list(check_sums(read, self.seen.rows, self.seen.limited))
         self.found.add(iter(sums))
         self.found.jobs = _by_state(self.seen.rows)
 

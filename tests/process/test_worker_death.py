@@ -135,7 +135,7 @@ def test_a_token_taken_just_before_a_revocation_still_runs_its_job():
     assert [back.job for back in link.revoke()] == jobs[1:]
     worker = os.fork()
     if worker == 0:
-        Worker(Channel(link.far_end), reader, {}).run()
+        Worker(Channel(link.far_end), reader, link.board, {}).run()
         os._exit(0)
     os.close(reader)
     try:

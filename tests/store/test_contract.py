@@ -230,7 +230,7 @@ def test_claim_numbers_only_grow(store, new_job):
 
 def test_a_paused_category_gives_no_claims_until_it_is_resumed(store, new_job):
     add(store, new_job(), new_job("other"))
-    store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])]))
+    store.apply(Turn(now=NOW, requests=[Request(pause={"mail": 0})]))
     assert store.stats()["mail"].paused
     assert not store.stats()["other"].paused
     assert claim(store) == []
@@ -243,7 +243,7 @@ def test_a_paused_category_still_takes_jobs_outcomes_and_due_jobs(store, new_job
     job, later = new_job(), new_job(due_at=NOW + 1)
     add(store, job, later)
     [held] = claim(store)
-    store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])]))
+    store.apply(Turn(now=NOW, requests=[Request(pause={"mail": 0})]))
     result = store.apply(
         Turn(now=NOW + 1, requests=[Request(jobs=[new_job()])], outcomes=[outcome(held)], release=9)
     )
@@ -252,14 +252,14 @@ def test_a_paused_category_still_takes_jobs_outcomes_and_due_jobs(store, new_job
 
 
 def test_a_pause_makes_its_category_known(store):
-    result = store.apply(Turn(now=NOW, requests=[Request(pause=["a"]), Request(resume=["b"])]))
+    result = store.apply(Turn(now=NOW, requests=[Request(pause={"a": 0}), Request(resume=["b"])]))
     assert {name: found.paused for name, found in result.stats.items()} == {"a": True, "b": False}
     assert result.stats["a"].counts == [0] * len(State)
 
 
 def test_a_category_paused_and_resumed_in_one_turn_gives_claims(store, new_job):
     add(store, new_job())
-    requests = [Request(pause=["mail"]), Request(pause=["mail"], resume=["mail"])]
+    requests = [Request(pause={"mail": 0}), Request(pause={"mail": 0}, resume=["mail"])]
     assert len(store.apply(Turn(now=NOW, requests=requests, slots=[Slot("mail", 1, 1)])).claims) == 1
 
 
@@ -733,7 +733,7 @@ def test_a_reopened_store_remembers_everything(reopen, new_job):
     add(store, *waiting)
     [held] = claim(store, worker=3)
     store.recover(NOW)
-    store.apply(Turn(now=NOW, requests=[Request(pause=["mail"])], decisions=[decision(1)]))
+    store.apply(Turn(now=NOW, requests=[Request(pause={"mail": 0})], decisions=[decision(1)]))
     before = [store.get(job.id) for job in settled + waiting]
     stats, epoch, number = store.stats(), store.recover(NOW).epoch, held.number
     store = reopen()

@@ -77,7 +77,9 @@ def test_a_full_store_refuses_jobs_and_lets_the_others_end(place, new_job, monke
     jobs = [new_job() for _ in range(40)]
     store.apply(Turn(now=NOW, requests=[Request(jobs=jobs)]))
     big = Request(jobs=[new_job() for _ in range(20_000)])
-    result = store.apply(Turn(now=NOW, requests=[big, Request(pause=["mail"])], slots=[Slot("mail", 1, 0)]))
+    result = store.apply(
+        Turn(now=NOW, requests=[big, Request(pause={"mail": 0})], slots=[Slot("mail", 1, 0)])
+    )
     refused, accepted = result.replies
     assert isinstance(refused, Refused)
     assert refused.kind == StoreFull.__name__

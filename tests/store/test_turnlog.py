@@ -22,7 +22,7 @@ def turns(new_job):
     """One turn of each kind, with lists for sequences as a log gives them back."""
     job = new_job()
     made = [
-        Turn(now=1, requests=[Request(jobs=[job, new_job(due_at=9)], cancel=[job.id], pause=["a"])]),
+        Turn(now=1, requests=[Request(jobs=[job, new_job(due_at=9)], cancel=[job.id], pause={"a": 0})]),
         Turn(now=2, release=3, slots=[Slot("mail", 1, 2)]),
         Turn(now=3, outcomes=[Outcome(job.id, 1, State.FAILED, 2, 3, None, ERROR)]),
         Turn(now=4, give_back=[GiveBack(job.id, 1, interrupted=True)]),

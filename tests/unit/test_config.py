@@ -7,6 +7,8 @@ from jobsched.config import (
     BalancerConfig,
     CategoryConfig,
     Config,
+    PressureConfig,
+    RetentionConfig,
     StorePlace,
     find_config,
     load_config,
@@ -14,6 +16,7 @@ from jobsched.config import (
 )
 from jobsched.duration import parse_duration
 from jobsched.errors import ConfigError, UnknownCategory
+from jobsched.rate import Rate
 
 HERE = Path("/srv/shop")
 SMALL = """\
@@ -92,11 +95,22 @@ def test_every_setting_of_the_file_arrives():
         workers = 8
         tasks = ["shop.tasks", "billing"]
         grace = "1m"
+        quota = "1.5GiB"
 
         [balancer]
         every = "250ms"
         weigh_by = "work"
         damping = 1
+
+        [retention]
+        completed = "1d"
+        failed = "forever"
+        cancelled = 0
+        keep = 5
+
+        [pressure]
+        max_cpu = 95
+        max_memory = 87.5
 
         [categories.mail]
         priority = 5
@@ -104,6 +118,12 @@ def test_every_setting_of_the_file_arrives():
         max_workers = 6
         timeout = "30s"
         max_retries = 5
+        kill_after = "2s"
+        max_pending = 1000
+        rate = "10/30s"
+        max_memory = "512MiB"
+        max_jobs_per_worker = 100
+        max_worker_age = "1h"
 
         [categories."shop.reports"]
     """)
@@ -114,9 +134,24 @@ def test_every_setting_of_the_file_arrives():
         workers=8,
         tasks=("shop.tasks", "billing"),
         grace_s=60.0,
+        quota_bytes=3 << 29,
         balancer=BalancerConfig(every_s=0.25, weigh_by="work", damping=1.0),
+        retention=RetentionConfig(completed_s=86_400.0, failed_s=None, cancelled_s=0.0, keep=5),
+        pressure=PressureConfig(max_cpu=95.0, max_memory=87.5),
         categories={
-            "mail": CategoryConfig(priority=5.0, min_workers=1, max_workers=6, max_retries=5, timeout_s=30.0),
+            "mail": CategoryConfig(
+                priority=5.0,
+                min_workers=1,
+                max_workers=6,
+                max_retries=5,
+                timeout_s=30.0,
+                kill_after_s=2.0,
+                max_pending=1000,
+                rate=Rate(10, 30.0),
+                max_memory_bytes=512 << 20,
+                max_jobs_per_worker=100,
+                max_worker_age_s=3600.0,
+            ),
             "shop.reports": CategoryConfig(),
         },
     )
@@ -128,7 +163,28 @@ def test_what_the_file_leaves_out_has_a_default():
     assert config.workers == os.cpu_count()
     assert config.grace_s == 30.0
     assert config.balancer == BalancerConfig(every_s=1.0, weigh_by="backlog", damping=0.5)
+    assert config.quota_bytes == 4 << 30
+    assert config.retention == RetentionConfig(
+        completed_s=604_800.0, failed_s=2_592_000.0, cancelled_s=604_800.0, keep=100_000
+    )
+    assert config.pressure == PressureConfig(max_cpu=None, max_memory=None)
     assert config.category("mail") == CategoryConfig(priority=1, min_workers=0, max_workers=None)
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("quota = '1MiB'", lambda config: config.quota_bytes == 1 << 20),
+        ("quota = 64424509440", lambda config: config.quota_bytes == 60 << 30),
+        ("retention.completed = '3650d'", lambda config: config.retention.completed_s == 315_360_000),
+        ("retention.keep = 0", lambda config: config.retention.keep == 0),
+        ("retention.keep = 'all'", lambda config: config.retention.keep is None),
+        ("pressure.max_cpu = 10", lambda config: config.pressure.max_cpu == 10),
+        ("pressure.max_memory = 100", lambda config: config.pressure.max_memory == 100),
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(line, setting):
+    assert setting(parse(f"{line}\n{SMALL}"))
 
 
 def test_the_values_cannot_be_changed():
@@ -185,6 +241,27 @@ def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
         ("grace = 'soon'", "grace: 'soon' is not a duration"),
         ("grace = -1", "grace: a duration must not be negative, got -1"),
         ("grace = '2d'", "grace: expected a duration of at most 1d, got '2d'"),
+        ("quota = '1GB/s'", "quota: '1GB/s' is not a size, expected one like '512MiB'"),
+        ("quota = '512KiB'", "quota: expected a size from 1MiB to 60GiB, got '512KiB'"),
+        ("quota = '61GiB'", "quota: expected a size from 1MiB to 60GiB, got '61GiB'"),
+        (f"quota = '{'9' * 400}GiB'", "quota: expected a size from 1MiB to 60GiB, got '999"),
+        ("quota = true", "quota: expected a size like '512MiB' or a whole number of bytes, got True"),
+        ("retention = 5", "retention: expected a table, got 5"),
+        ("retention.completed = '11y'", "retention.completed: '11y' is not a duration"),
+        (
+            "retention.completed = '3651d'",
+            "retention.completed: expected a duration of at most 3650d, got '3651d'; 'forever' lifts",
+        ),
+        (
+            "retention.keep = 'forever'",
+            "retention.keep: expected a whole number from 0 to 100000000, got 'forever'; 'all' lifts",
+        ),
+        ("retention.keep = -1", "retention.keep: expected a whole number from 0 to 100000000, got -1"),
+        ("retention.parked = '1d'", "retention.parked: unknown key"),
+        ("pressure.max_cpu = 9.9", "pressure.max_cpu: expected a number of percent from 10 to 100, got 9.9"),
+        ("pressure.max_cpu = '95%'", "pressure.max_cpu: expected a number of percent from 10 to 100"),
+        ("pressure.max_memory = 101", "pressure.max_memory: expected a number of percent from 10 to 100"),
+        ("pressure.max_mem = 90", "pressure.max_mem: unknown key, did you mean 'max_memory'?"),
         ("schedules = {}", "schedules: unknown key"),
         ("gracee = 5", "gracee: unknown key, did you mean 'grace'?"),
         ("balancer = 5", "balancer: expected a table, got 5"),
@@ -248,6 +325,17 @@ def test_tasks_are_names_of_modules(tasks, problem):
         ("max_retries = 1.5", "max_retries: expected a whole number from 0 to 1000000, got 1.5"),
         ("timeout = '0s'", "timeout: expected a duration from 1ms to 365d, got '0s'"),
         ("timeout = '30'", "timeout: '30' has no unit, write '30s' for seconds"),
+        ("kill_after = '2h'", "kill_after: expected a duration of at most 1h, got '2h'"),
+        ("max_pending = 0", "max_pending: expected a whole number from 1 to 100000000, got 0"),
+        ("rate = 100", "rate: 100 is not a rate, expected one like '100/m', '5/s' or '10/30s'"),
+        ("rate = '0/s'", "rate: a rate allows from 1 to 100000000 starts, got '0/s'"),
+        ("rate = '5/5'", "rate: '5' has no unit, write '5s' for seconds"),
+        ("max_memory = '15MiB'", "max_memory: expected a size of at least 16MiB, got '15MiB'"),
+        (
+            "max_jobs_per_worker = 0",
+            "max_jobs_per_worker: expected a whole number from 1 to 100000000, got 0",
+        ),
+        ("max_worker_age = '1ms'", "max_worker_age: expected a duration from 1s to 365d, got '1ms'"),
         ("timeout_s = 30", "timeout_s: unknown key, did you mean 'timeout'?"),
     ],
 )

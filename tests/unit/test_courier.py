@@ -103,8 +103,8 @@ def queue_up(courier, post):
 
 
 def test_a_single_caller_is_served_at_once(courier, post):
-    assert courier.call(Request(pause=["one"])) == Refused("echo", "one")
-    assert courier.call(Request(pause=["two"])) == Refused("echo", "two")
+    assert courier.call(Request(pause={"one": 0})) == Refused("echo", "one")
+    assert courier.call(Request(pause={"two": 0})) == Refused("echo", "two")
     assert post.batches == [["one"], ["two"]]
 
 
@@ -143,14 +143,14 @@ def test_an_error_reaches_every_thread_of_its_batch_and_no_other(courier, post, 
         assert caller.end().error is post.fails_with
     assert post.batches == [["leader"], ["a", "b"]]
     post.fails_with = None
-    assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
+    assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
 
 
 def test_a_reply_too_few_is_an_error_for_all():
     courier = Courier(lambda _: [])
     for _ in range(2):
         with pytest.raises(ValueError, match="zip"):
-            courier.call(Request(pause=["one"]))
+            courier.call(Request(pause={"one": 0}))
 
 
 def test_a_thread_interrupted_in_the_queue_does_not_take_the_lead_with_it(courier, post, queue_up):
@@ -160,7 +160,7 @@ def test_a_thread_interrupted_in_the_queue_does_not_take_the_lead_with_it(courie
     assert isinstance(heir.end().error, Interrupted)
     assert [caller.end().reply.reason for caller in (leader, third, fourth)] == ["leader", "third", "fourth"]
     assert post.batches == [["leader"], ["third", "fourth"]]
-    assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
+    assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
 
 
 def test_an_interrupted_last_one_leaves_the_lead_to_whoever_comes_next(courier, post, queue_up):
@@ -169,7 +169,7 @@ def test_an_interrupted_last_one_leaves_the_lead_to_whoever_comes_next(courier, 
     post.may_go_on.set()
     assert isinstance(heir.end().error, Interrupted)
     assert leader.end().reply is not None
-    assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
+    assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
     assert post.batches == [["leader"], ["later"]]
 
 
@@ -179,7 +179,7 @@ def test_a_thread_interrupted_behind_the_next_leader_is_only_left_out(courier, p
     post.may_go_on.set()
     assert isinstance(third.end().error, Interrupted)
     assert [caller.end().reply.reason for caller in (leader, heir)] == ["leader", "heir"]
-    assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
+    assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
 
 
 def test_an_interrupted_leader_hands_the_lead_on(courier, post, queue_up):
@@ -188,7 +188,7 @@ def test_an_interrupted_leader_hands_the_lead_on(courier, post, queue_up):
     post.may_go_on.set()
     assert isinstance(leader.end().error, Interrupted)
     assert [caller.end().reply.reason for caller in (heir, third)] == ["heir", "third"]
-    assert courier.call(Request(pause=["later"])) == Refused("echo", "later")
+    assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
 
 
 def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(courier, monkeypatch):
@@ -198,7 +198,7 @@ def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(cou
     with monkeypatch.context() as patch:
         patch.setattr(courier, "_lead", interrupted)
         with pytest.raises(Interrupted):
-            courier.call(Request(pause=["one"]))
+            courier.call(Request(pause={"one": 0}))
     later = Caller(courier, "later")
     later.join(0.3)
     assert later.reply == Refused("echo", "later")

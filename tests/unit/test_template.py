@@ -2,7 +2,17 @@ import ast
 import re
 from pathlib import Path
 
-from jobsched.config import BalancerConfig, CategoryConfig, parse_config
+import msgspec
+
+from jobsched.config import (
+    BalancerConfig,
+    CategoryConfig,
+    Config,
+    PressureConfig,
+    RetentionConfig,
+    parse_config,
+)
+from jobsched.rate import Rate
 from jobsched.template import CATEGORIES_TOML, TASKS_PY
 
 HERE = Path("/srv/shop")
@@ -24,19 +34,27 @@ def test_the_configuration_is_a_good_one():
 
 def test_the_settings_in_comments_are_the_defaults():
     uncommented, count = re.subn(r"^#(?=[\[a-z])", "", CATEGORIES_TOML, flags=re.MULTILINE)
-    assert count == 8
+    assert count == 15
     assert parse_config(uncommented, HERE) == parse_config(CATEGORIES_TOML, HERE)
 
 
+def test_the_limits_in_comments_can_be_uncommented():
+    uncommented, count = re.subn(r"^# ?(?=\[|[a-z_]+ = )", "", CATEGORIES_TOML, flags=re.MULTILINE)
+    config = parse_config(uncommented, HERE)
+    assert count == 23
+    assert config.pressure == PressureConfig(max_cpu=95, max_memory=90)
+    assert config.category("mail").rate == Rate(100, 60)
+    assert None not in msgspec.structs.astuple(config.category("mail"))
+
+
 def test_every_setting_is_shown():
-    settings = re.findall(r"^#?([a-z_]+) = ", CATEGORIES_TOML, flags=re.MULTILINE)
-    fields = {*CategoryConfig.__struct_fields__, *BalancerConfig.__struct_fields__}
-    assert {*settings} == {name.removesuffix("_s") for name in fields} | {
-        "store",
-        "workers",
-        "tasks",
-        "grace",
+    settings = {
+        *re.findall(r"^(?:# ?)?([a-z_]+) = ", CATEGORIES_TOML, flags=re.MULTILINE),
+        *re.findall(r"^#?\[([a-z]+)", CATEGORIES_TOML, flags=re.MULTILINE),
     }
+    values = (Config, CategoryConfig, BalancerConfig, RetentionConfig, PressureConfig)
+    fields = {name for kind in values for name in kind.__struct_fields__} - {"path", "directory"}
+    assert settings == {name.removesuffix("_s").removesuffix("_bytes") for name in fields}
 
 
 def test_the_module_compiles():

@@ -45,7 +45,7 @@ def test_a_frame_is_four_bytes_of_length_and_the_message():
     [
         (wire.Hello(3), wire.FromClient),
         (wire.Look(1, b"i" * 16, ended=True), wire.FromClient),
-        (wire.Ask(1, Request(cancel=[b"i" * 16], pause=["mail"], resume=["reports"])), wire.FromClient),
+        (wire.Ask(1, Request(cancel=[b"i" * 16], pause={"mail": 0}, resume=["reports"])), wire.FromClient),
         (wire.Ask(1, Request(jobs=new_jobs(2, 3)), more=True), wire.FromWorker),
         (wire.Welcome(1), wire.FromNode),
         (wire.Bye("WireError", "reason"), wire.FromNode),
@@ -101,7 +101,7 @@ def test_a_long_frame_behind_a_good_one_is_refused():
     [(0, 0), (1, 100), (1, 1 << 20), (7, 900_000), (20_000, 100), (3, (1 << 20) - 100)],
 )
 def test_a_request_travels_in_frames_within_the_limit(count, size):
-    request = Request(jobs=new_jobs(count, size), cancel=[b"c" * 16], pause=["mail"], resume=["reports"])
+    request = Request(jobs=new_jobs(count, size), cancel=[b"c" * 16], pause={"mail": 0}, resume=["reports"])
     frames = list(wire.ask_frames(7, request))
     assert all(len(data) <= wire.MAX_FRAME for data in frames)
     parts = asks(request)

@@ -1,0 +1,137 @@
+"""A worker's board: memory that it shares with its node, readable even when the worker is stuck.
+
+The worker writes on it what it runs, since when, until when, and the last output of the job; the
+node reads there when a job has overstayed, and what a dead one had to say. The node writes on it
+which job is to be cancelled, so that asking costs the job nothing. No lock: each field has one
+writer, and a reader believes the others only while `claim` is the one that it means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import mmap
+import os
+import struct
+from typing import NamedTuple
+
+__all__ = ["Board", "Posted"]
+
+_RING = 16 << 10
+_FAULT = 16 << 10
+_posted = struct.Struct("<Qqqqq")  # claim, started, kill at, retry after, limit: written by the worker
+_asked = struct.Struct("<QQ")  # claim to cancel, stage: written by the node
+_claim = struct.Struct("<Q")
+_length = struct.Struct("<Q")  # bytes of output so far: written by the worker
+_ASKED_AT = 40
+_LENGTH_AT = 56
+_RING_AT = 64
+_FAULT_AT = _RING_AT + _RING
+_SIZE = _FAULT_AT + _FAULT
+
+
+class Posted(NamedTuple):
+    """What a worker runs. Times are monotonic nanoseconds; `kill_at` 0 is never.
+
+    `retry_after_us` is how long a run that has to be killed waits for its next try, -1 if that was
+    the last; `limit_us` is its time limit.
+    """
+
+    claim: int
+    started_at: int
+    kill_at: int
+    retry_after_us: int
+    limit_us: int
+
+
+class Board:
+    """One end of a board. The node makes it; the worker attaches to its descriptor."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._memory = mmap.mmap(handle, _SIZE)
+
+    @classmethod
+    def new(cls) -> Board:
+        """Return a new board."""
+        handle = os.memfd_create("jobsched-board", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(handle, _SIZE)
+            return cls(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._memory.close()
+        os.close(self.handle)
+
+    # The worker's.
+
+    def post(self, posted: Posted) -> None:
+        """Say what runs from now on; its output begins anew."""
+        _length.pack_into(self._memory, _LENGTH_AT, 0)
+        _posted.pack_into(self._memory, 0, 0, *posted[1:])
+        _claim.pack_into(self._memory, 0, posted.claim)  # last: from now on the rest counts
+
+    def clear(self) -> None:
+        """Say that nothing runs."""
+        _posted.pack_into(self._memory, 0, 0, 0, 0, 0, 0)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Keep output, its last 16 KiB."""
+        length: int = _length.unpack_from(self._memory, _LENGTH_AT)[0]
+        for start in range(max(0, len(data) - _RING), len(data), _RING):
+            part = data[start : start + _RING]
+            place = (length + start) % _RING
+            first = min(len(part), _RING - place)
+            self._memory[_RING_AT + place : _RING_AT + place + first] = bytes(part[:first])
+            self._memory[_RING_AT : _RING_AT + len(part) - first] = bytes(part[first:])
+        _length.pack_into(self._memory, _LENGTH_AT, length + len(data))
+
+    def catch_faults(self) -> None:
+        """Have Python write here where it was when it is killed by a fault of its own."""
+        handle = os.open(f"/proc/self/fd/{self.handle}", os.O_RDWR | os.O_CLOEXEC)
+        os.lseek(handle, _FAULT_AT, os.SEEK_SET)
+        faulthandler.enable(handle, all_threads=False)
+
+    # The node's.
+
+    def ask_cancel(self, claim: int, stage: int) -> None:
+        """Ask for the end of a run: kindly at stage 1, by an exception in any case at stage 2."""
+        _asked.pack_into(self._memory, _ASKED_AT, claim, stage)
+
+    # Both.
+
+    @property
+    def posted(self) -> Posted:
+        """What runs."""
+        return Posted(*_posted.unpack_from(self._memory, 0))
+
+    def cancel_stage(self, claim: int) -> int:
+        """Return how urgently a run is asked to end: 0 if it is not."""
+        asked, stage = _asked.unpack_from(self._memory, _ASKED_AT)
+        return stage if asked == claim else 0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the job has written anything."""
+        return bool(_length.unpack_from(self._memory, _LENGTH_AT)[0])
+
+    def output(self) -> str:
+        """Return the job's output; of a long one the end, and how much is missing."""
+        length: int = _length.unpack_from(self._memory, _LENGTH_AT)[0]
+        ring = self._memory[_RING_AT : _RING_AT + _RING]
+        if length <= _RING:
+            return ring[:length].decode(errors="backslashreplace")
+        place = length % _RING
+        text = (ring[place:] + ring[:place]).decode(errors="replace")
+        return f"… {length - _RING:,} bytes left out …\n{text}"
+
+    def fault(self) -> str:
+        """Return where Python was when it died of a fault; empty if it did not."""
+        with contextlib.suppress(OSError):
+            data = os.pread(self.handle, _FAULT, _FAULT_AT)
+            return data.partition(b"\0")[0].decode(errors="replace")
+        return ""

@@ -1,0 +1,190 @@
+"""The keys of categories.toml: the field that each fills, and how its value is read."""
+
+from __future__ import annotations
+
+import keyword
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+from jobsched.allocation import PRIORITIES
+from jobsched.config_values import StorePlace, WeighBy
+from jobsched.duration import parse_duration
+from jobsched.rate import parse_rate
+from jobsched.size import parse_size
+
+__all__ = [
+    "BALANCER_KEYS",
+    "CATEGORY_KEYS",
+    "DEFAULT_STORE",
+    "PRESSURE_KEYS",
+    "RETENTION_KEYS",
+    "TOP_KEYS",
+    "Key",
+    "show",
+]
+
+_DAY_S = 86_400.0
+_MANY = 100_000_000
+
+_Damping = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
+_PRIORITY_RANGE = f"a number from {PRIORITIES[0]:.6f} to {PRIORITIES[1]:.0f}"
+_Priority = Annotated[float, msgspec.Meta(ge=PRIORITIES[0], le=PRIORITIES[1])]
+_Percent = Annotated[float, msgspec.Meta(ge=10, le=100)]
+
+
+class Key(NamedTuple):
+    """A key of the file: the field that it fills, and how its value is read.
+
+    `read` raises ValueError saying what was expected. A key without `field` is read elsewhere.
+    """
+
+    field: str | None
+    read: Callable[[Any], Any]
+
+
+def _typed(kind: Any, expected: str, first: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
+    """Return the reader of a value of a type, as msgspec checks it after a first conversion."""
+
+    def read(value: Any) -> Any:
+        converted = first(value) if first else value
+        try:
+            return msgspec.convert(converted, kind)
+        except msgspec.ValidationError:
+            raise ValueError(f"expected {expected}, got {show(value)}") from None
+
+    return read
+
+
+def _duration(low: float, high: float, expected: str) -> Callable[[Any], float]:
+    """Return the reader of a duration within bounds, in seconds."""
+    return _typed(Annotated[float, msgspec.Meta(ge=low, le=high)], expected, parse_duration)
+
+
+def _size(low: int, high: int, expected: str) -> Callable[[Any], int]:
+    """Return the reader of a size within bounds, in bytes."""
+    return _typed(Annotated[int, msgspec.Meta(ge=low, le=high)], expected, parse_size)
+
+
+def _unless(word: str, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the reader of a value in whose place a word may stand, which is read as None."""
+
+    def read_or_none(value: Any) -> Any:
+        if value == word:
+            return None
+        try:
+            return read(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; {word!r} lifts the limit") from None
+
+    return read_or_none
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    """Return the reader of a whole number within bounds."""
+    kind = Annotated[int, msgspec.Meta(ge=low, le=high)]
+    return _typed(kind, f"a whole number from {low} to {high}")
+
+
+_percent = _typed(_Percent, "a number of percent from 10 to 100")
+_kept = _unless("forever", _duration(0, 3650 * _DAY_S, "a duration of at most 3650d"))
+
+_LMDB_OR_MEMORY = "expected 'lmdb:FOLDER' or 'memory:'"
+DEFAULT_STORE = StorePlace("lmdb", Path(".jobsched"))
+
+
+def _read_store(value: Any) -> StorePlace:
+    """Return a store's place, its path as written. Shows no more of a URL than its scheme."""
+    if not isinstance(value, str) or ":" not in value:
+        raise ValueError(f"{_LMDB_OR_MEMORY}, got {show(value)}")
+    scheme, _, rest = value.partition(":")
+    if scheme in {"postgresql", "postgres"}:
+        raise ValueError(f"{scheme}:// is not available in this version; use lmdb:")
+    if scheme == "memory" and not rest:
+        return StorePlace("memory", DEFAULT_STORE.path)
+    if scheme != "lmdb":
+        raise ValueError(f"{_LMDB_OR_MEMORY}, got {show(f'{scheme}:' + ('...' if rest else ''))}")
+    if not rest or rest != rest.strip() or not rest.isprintable() or rest.startswith(("//", "~")):
+        raise ValueError(
+            f"expected a folder like 'lmdb:.jobsched' or 'lmdb:/var/lib/jobs', got {show(value)}"
+        )
+    return StorePlace("lmdb", Path(rest))
+
+
+def _read_tasks(value: Any) -> tuple[str, ...]:
+    """Return the names of the task modules."""
+    modules: tuple[str, ...] = _typed(tuple[str, ...], "a list of module names like ['shop.tasks']")(value)
+    if not modules:
+        raise ValueError("expected at least one module name like 'shop.tasks', got none")
+    wrong = [module for module in modules if not _is_module(module)]
+    if wrong:
+        raise ValueError(f"expected module names like 'shop.tasks', got {', '.join(map(show, wrong))}")
+    twice = [module for module, count in Counter(modules).items() if count > 1]
+    if twice:
+        raise ValueError(f"named more than once: {', '.join(map(show, twice))}")
+    return modules
+
+
+def _is_module(name: str) -> bool:
+    """Return whether a text is a module's full name."""
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+
+
+def show(value: Any) -> str:
+    """Return a value as a message shows it: nearly as TOML writes it, and short."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004 (most of a line)
+
+
+_elsewhere = Key(None, show)
+
+TOP_KEYS = {
+    "store": Key("store", _read_store),
+    "workers": Key("workers", _whole(1, 10_000)),
+    "tasks": Key("tasks", _read_tasks),
+    "grace": Key("grace_s", _duration(0, _DAY_S, "a duration of at most 1d")),
+    "quota": Key("quota_bytes", _size(1 << 20, 60 << 30, "a size from 1MiB to 60GiB")),
+    "balancer": _elsewhere,
+    "retention": _elsewhere,
+    "pressure": _elsewhere,
+    "categories": _elsewhere,
+}
+
+BALANCER_KEYS = {
+    "every": Key("every_s", _duration(0.05, 3600, "a duration from 50ms to 1h")),
+    "weigh_by": Key("weigh_by", _typed(WeighBy, "'backlog' or 'work'")),
+    "damping": Key("damping", _typed(_Damping, "a number from 0 to 10000")),
+}
+
+RETENTION_KEYS = {
+    "completed": Key("completed_s", _kept),
+    "failed": Key("failed_s", _kept),
+    "cancelled": Key("cancelled_s", _kept),
+    "keep": Key("keep", _unless("all", _whole(0, _MANY))),
+}
+
+PRESSURE_KEYS = {
+    "max_cpu": Key("max_cpu", _percent),
+    "max_memory": Key("max_memory", _percent),
+}
+
+CATEGORY_KEYS = {
+    "priority": Key("priority", _typed(_Priority, _PRIORITY_RANGE)),
+    "min_workers": Key("min_workers", _whole(0, 10_000)),
+    "max_workers": Key("max_workers", _whole(1, 10_000)),
+    "max_retries": Key("max_retries", _whole(0, 1_000_000)),
+    "timeout": Key("timeout_s", _duration(0.001, 365 * _DAY_S, "a duration from 1ms to 365d")),
+    "kill_after": Key("kill_after_s", _duration(0, 3600, "a duration of at most 1h")),
+    "max_pending": Key("max_pending", _whole(1, _MANY)),
+    "rate": Key("rate", parse_rate),
+    "max_memory": Key("max_memory_bytes", _size(16 << 20, 1 << 50, "a size of at least 16MiB")),
+    "max_jobs_per_worker": Key("max_jobs_per_worker", _whole(1, _MANY)),
+    "max_worker_age": Key("max_worker_age_s", _duration(1, 365 * _DAY_S, "a duration from 1s to 365d")),
+}

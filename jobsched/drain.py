@@ -1,0 +1,68 @@
+"""The orderly end of a node: running jobs end in the grace time, or go back to their place."""
+
+from __future__ import annotations
+
+import logging
+
+from jobsched.crew import Crew
+from jobsched.job import format_id
+from jobsched.store.base import Turn
+
+__all__ = ["Drain"]
+
+log = logging.getLogger(__name__)
+
+_KILL_PATIENCE_S = 5.0
+
+
+class Drain:
+    """A drain under way, from its beginning on. Belongs to the node's loop.
+
+    `put_back` counts the jobs that were cut off.
+    """
+
+    def __init__(self, crew: Crew, grace_s: float, now: float) -> None:
+        self._crew = crew
+        self._grace_s = grace_s
+        self._until = now + grace_s
+        self.put_back = 0
+        crew.is_draining = True
+        crew.give_back += crew.pool.dismiss()
+        self._running = {worker.held[0].claim for worker in crew.pool.workers.values() if worker.held}
+        if self._running:
+            log.info("draining: %d jobs run, %g s of grace", len(self._running), grace_s)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all workers are gone, and what they left is on disk."""
+        return not self._crew.pool.workers and not self._crew.has_news
+
+    def timeout_s(self, now: float) -> float:
+        """Return the seconds until it has to hurry."""
+        return max(0.0, self._until - now)
+
+    def step(self, now: float, *, at_once: bool) -> None:
+        """Kill what still runs when the grace is over, or `at_once`."""
+        if at_once and not self._crew.is_killing:
+            self._until = min(self._until, now)
+        if now < self._until or not self._crew.pool.workers:
+            return
+        if self._crew.is_killing:
+            self._crew.replace()
+            return
+        self._crew.is_killing = True
+        self._until = now + _KILL_PATIENCE_S
+        log.warning("killing %d workers: their jobs go back to their place", len(self._crew.pool.workers))
+        self._crew.pool.kill()
+
+    def note(self, turn: Turn) -> None:
+        """Say what became of each job that was running, once it is on disk."""
+        for outcome in turn.outcomes:
+            if outcome.claim in self._running:
+                self._running.discard(outcome.claim)
+                log.info("job=%s %s", format_id(outcome.job), outcome.state)
+        for back in turn.give_back:
+            if back.claim in self._running and back.interrupted:
+                self._running.discard(back.claim)
+                self.put_back += 1
+                log.warning("job=%s put back: it outlasted the stop", format_id(back.job))

@@ -1,0 +1,135 @@
+"""Ending a job from outside its code: its time is up, or it is to be cancelled.
+
+For a plain function an exception is raised where it stands, by a signal's handler and only while
+user code runs; an `async def` has its asyncio task cancelled. A job that is stuck in C code sees
+neither: the node kills it a little later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jobsched.board import Board
+from jobsched.verdict import JobCancel, JobTimeout
+
+__all__ = ["Interrupts"]
+
+_SOON_S = 0.001
+_INSIST = 2  # the stage of a cancellation that does not wait for the job to ask
+
+
+class Interrupts:
+    """The signals of one worker. All but `asks` belongs to its main thread.
+
+    `is_busy` says that an exception now would tear a frame: it is raised a moment later.
+    """
+
+    def __init__(self, board: Board, is_busy: Callable[[], bool]) -> None:
+        self._board = board
+        self._is_busy = is_busy
+        self._claim = 0  # the run that may be interrupted now
+        self._deadline: float | None = None
+        self._limit_s = 0.0
+        self._is_async = False
+        self._task: asyncio.Task[Any] | None = None
+        self._runner: asyncio.Runner | None = None
+        self._asks = False  # the job looks for itself whether it is cancelled; any thread of it
+        self.has_seen = False  # and has been told that it is
+
+    def install(self) -> None:
+        """Take the two signals."""
+        signal.signal(signal.SIGALRM, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._on_signal)
+
+    def begin(self) -> None:
+        """Forget what the last job did."""
+        self._asks = self.has_seen = False
+
+    def asks(self, claim: int) -> bool:
+        """Tell the job whether it is cancelled."""
+        self._asks = True
+        stage = self._board.cancel_stage(claim)
+        self.has_seen = self.has_seen or stage > 0
+        return stage > 0
+
+    @contextlib.contextmanager
+    def _armed(self, claim: int, limit_s: float | None) -> Iterator[None]:
+        """Let the block, and nothing else, be interrupted."""
+        self._limit_s = limit_s or 0.0
+        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+        self._claim = claim
+        try:
+            if limit_s is not None:
+                signal.setitimer(signal.ITIMER_REAL, limit_s)
+            if self._board.cancel_stage(claim):
+                raise JobCancel("cancelled before it began")
+            yield
+        finally:
+            self._claim = 0
+            if limit_s is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def call(self, claim: int, limit_s: float | None, function: Callable[[], Any]) -> Any:
+        """Call a plain function. Raises JobTimeout, JobCancel, and what the function raises."""
+        with self._armed(claim, limit_s):
+            return function()
+
+    def call_async(self, claim: int, limit_s: float | None, coroutine: Any) -> Any:
+        """Run a coroutine on the worker's event loop. Raises what `call` does."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+
+        async def bounded() -> Any:
+            self._task = asyncio.current_task()
+            try:
+                async with asyncio.timeout(limit_s) as bound:
+                    return await coroutine
+            except TimeoutError:
+                if bound.expired():
+                    raise JobTimeout(f"timed out after {limit_s:g} s") from None
+                raise
+            except asyncio.CancelledError:
+                if self._board.cancel_stage(claim):
+                    raise JobCancel("cancelled") from None
+                raise
+
+        self._is_async, self._deadline = True, None  # asyncio keeps the time
+        self._claim = claim
+        try:
+            if self._board.cancel_stage(claim):
+                coroutine.close()
+                raise JobCancel("cancelled before it began")
+            return self._runner.run(bounded())
+        finally:
+            self._claim, self._task, self._is_async = 0, None, False
+
+    def _on_signal(self, *_: object) -> None:
+        claim = self._claim
+        if not claim:
+            return
+        if self._is_busy():
+            signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+            return
+        stage = self._board.cancel_stage(claim)
+        if stage and (stage >= _INSIST or not self._asks):
+            if not self._is_async:
+                raise JobCancel("cancelled")
+            if self._task is None:  # it is about to begin
+                signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+            else:
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        elif self._deadline is not None:
+            rest = self._deadline - time.monotonic()
+            if rest <= 0:
+                raise JobTimeout(f"timed out after {self._limit_s:g} s")
+            signal.setitimer(signal.ITIMER_REAL, rest)
+
+    def close(self) -> None:
+        """Close the event loop."""
+        if self._runner is not None:
+            self._runner.close()

@@ -1,0 +1,93 @@
+"""The keeper: forgets what has ended long ago, and lets parked jobs go on once they can run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from jobsched.clock import MICROSECONDS
+from jobsched.codec import BadRecord, decode_record
+from jobsched.config import RetentionConfig
+from jobsched.job import ParkedFor, State
+from jobsched.store.base import JobStore, Prune, Query, Request, StoredJob
+
+__all__ = ["SETTLED_S", "Keeper"]
+
+SETTLED_S = 600.0
+"""What ended less long ago is kept in any case: a client may still repeat its dispatch."""
+
+_EVERY_S = 10.0
+_AGAIN_S = 0.05
+_STEP = 500  # jobs deleted in one turn
+_PAGE = 200
+
+
+class Keeper:
+    """Belongs to the node's loop."""
+
+    def __init__(self, retention: RetentionConfig) -> None:
+        self._keep = retention.keep
+        self._ages_s = {
+            State.COMPLETED: retention.completed_s,
+            State.FAILED: retention.failed_s,
+            State.CANCELLED: retention.cancelled_s,
+        }
+        self._prune_at = 0.0  # monotonic
+        self._parked_after: bytes | None = None  # where to go on looking at parked jobs
+
+    def timeout_s(self, now: float) -> float:
+        """Return the seconds until there is something to do."""
+        return 0.0 if self._parked_after is not None else max(0.0, self._prune_at - now)
+
+    # Retention.
+
+    def prune(self, now: float, at: int) -> list[Prune]:
+        """Return what the next turn is to delete, if it is time."""
+        if now < self._prune_at:
+            return []
+        self._prune_at = now + _EVERY_S
+        settled = at - int(SETTLED_S * MICROSECONDS)
+        return [
+            Prune(
+                state=state,
+                before=0 if age_s is None else min(settled, at - int(age_s * MICROSECONDS)),
+                keep=self._keep,
+                settled=settled,
+                limit=_STEP,
+            )
+            for state, age_s in self._ages_s.items()
+        ]
+
+    def pruned(self, count: int, now: float) -> None:
+        """Learn how many a turn has deleted: where that were many, there may be more."""
+        if count >= _STEP:
+            self._prune_at = now + _AGAIN_S
+
+    # Parked jobs.
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether there are parked jobs that it has not looked at."""
+        return self._parked_after is not None
+
+    def look_at_parked(self) -> None:
+        """Begin to look for parked jobs that can run now: the modules were loaded."""
+        self._parked_after = b""
+
+    def release(self, store: JobStore, tasks: Collection[str]) -> Request | None:
+        """Return the release of those on the next page of parked jobs that may run now."""
+        if self._parked_after is None:
+            return None
+        page = store.find(Query(state=State.PARKED, limit=_PAGE, after=self._parked_after))
+        self._parked_after = page.next
+        ready = [job.id for job in page.jobs if _may_run(job, tasks)]
+        return Request(retry=ready) if ready else None
+
+
+def _may_run(job: StoredJob, tasks: Collection[str]) -> bool:
+    """Say whether the reason for which a job was parked may be gone."""
+    if job.record is None or job.status.parked_for not in (ParkedFor.UNKNOWN_TASK, ParkedFor.BAD_ARGUMENTS):
+        return False
+    try:
+        return decode_record(job.record).task in tasks
+    except BadRecord:
+        return False

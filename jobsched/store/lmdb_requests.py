@@ -1,0 +1,128 @@
+"""What clients ask for, in one LMDB write transaction: new jobs, and changes of what is there."""
+
+from __future__ import annotations
+
+from jobsched import job as rules
+from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.base import (
+    Accepted,
+    NewJob,
+    Refused,
+    Reply,
+    Request,
+    key_is_taken,
+    queue_is_full,
+    replaced_by,
+)
+from jobsched.store.lmdb_layout import ResultRow
+from jobsched.store.lmdb_rows import Rows
+
+__all__ = ["Requests"]
+
+
+class Requests:
+    """The requests' part of one turn."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def change(self, request: Request, now: int) -> Accepted:
+        """Cancel, retry, delete, pause and resume as asked."""
+        states = [self._cancel(job_id, now) for job_id in request.cancel]
+        states += [self._retry(job_id) for job_id in request.retry]
+        states += [self._delete(job_id) for job_id in request.delete]
+        for name, resume_at in request.pause.items():
+            row = self._rows.category(name)
+            row.paused, row.resume_at = True, resume_at
+        for name in request.resume:
+            row = self._rows.category(name)
+            row.paused, row.resume_at = False, 0
+        return Accepted(states)
+
+    def _cancel(self, job_id: bytes, now: int) -> State | None:
+        status = self._rows.status(job_id)
+        if status is None:
+            return None
+        if status.state is State.IN_PROGRESS and not status.cancel_asked:
+            status.cancel_asked = True
+            self._rows.txn.put(job_id, layout.encode_status(status), db=self._rows.dbs.statuses)
+        elif status.state in CANCELLABLE:
+            self._rows.cancel_for(job_id, status, None, now)
+        return status.state
+
+    def _retry(self, job_id: bytes) -> State | None:
+        status = self._rows.status(job_id)
+        if status is None or status.state not in RETRYABLE:
+            return None if status is None else status.state
+        self._rows.unlist(job_id, status)
+        rules.retried(status, sequence=self._rows.next_sequence())
+        self._rows.leave(job_id, ResultRow())
+        self._rows.enlist(job_id, status)
+        return status.state
+
+    def _delete(self, job_id: bytes) -> State | None:
+        status = self._rows.status(job_id)
+        if status is None or status.state is State.IN_PROGRESS:
+            return None if status is None else status.state
+        was_next = status.state is State.PENDING
+        self._rows.erase(job_id, status)
+        if was_next and status.terms is not None:
+            self._rows.limits.pass_on(status.terms)
+        return None
+
+    def add(self, request: Request, now: int) -> Reply:
+        """Add a request's jobs, or none of them."""
+        refused = self._refusal(request)
+        if refused is not None:
+            return refused
+        kept: dict[int, bytes] = {}
+        for place, job in enumerate(request.jobs):
+            if self._rows.is_known(job.id):
+                continue  # the repetition of a dispatch whose answer got lost
+            if job.terms is not None and job.terms.unique:
+                holder = self._make_way(job, job.terms.unique, now)
+                if holder is not None:
+                    kept[place] = holder
+                    continue
+            self._add_one(job, now)
+        return Accepted(kept=kept)
+
+    def _add_one(self, job: NewJob, now: int) -> None:
+        layout.put_blob(self._rows.txn, self._rows.dbs.jobs, job.id, job.record)
+        status = JobStatus(State.PENDING, job.category, job.priority, due_at=job.due_at, terms=job.terms)
+        if job.terms is not None:
+            self._rows.limits.note(job.terms)
+        if job.due_at > now:
+            status.state = State.SCHEDULED
+        else:
+            rules.queued(status, sequence=self._rows.next_sequence())
+        self._rows.enlist(job.id, status)
+
+    def _refusal(self, request: Request) -> Refused | None:
+        """Return why a request's jobs cannot be added, all of them; None if they can."""
+        for name, limit in request.max_pending.items():
+            row = self._rows.categories.get(name)
+            waiting = row.counts[State.PENDING] + row.counts[State.SCHEDULED] if row else 0
+            if waiting + len(request.jobs) > limit:
+                count = sum(job.category == name and not self._rows.is_known(job.id) for job in request.jobs)
+                if count and waiting + count > limit:
+                    return queue_is_full(name, limit, waiting)
+        keys: dict[bytes, bytes] = {}
+        for job in request.jobs:
+            if job.terms is not None and job.terms.unique and not self._rows.is_known(job.id):
+                holder = self._rows.holder(job.terms.unique) or keys.get(job.terms.unique)
+                if holder is not None and job.on_conflict == "refuse":
+                    return key_is_taken(job, holder)
+                keys.setdefault(job.terms.unique, job.id)
+        return None
+
+    def _make_way(self, job: NewJob, key: bytes, now: int) -> bytes | None:
+        """Return the job that stands for a new one whose key is taken; None if it has the key now."""
+        holder = self._rows.holder(key)
+        if holder is not None and job.on_conflict == "replace":
+            status = self._rows.status(holder)
+            if status is not None and status.state in CANCELLABLE:
+                self._rows.cancel_for(holder, status, replaced_by(job.id), now)
+                return None
+        return holder
