@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types layers check bench clean help
+.PHONY: demo test torture lint types layers check bench clean help
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -17,6 +17,9 @@ demo: $(READY) ## Run a real workload and watch the balancer, under a minute
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
+
+torture: $(READY) ## Kill, stop and starve it for an hour; one JSON line per scenario
+	$(BIN)/python tests/torture all --full
 
 lint: $(READY) ## Check style and formatting
 	$(BIN)/ruff check .

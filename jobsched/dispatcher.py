@@ -163,7 +163,9 @@ class Dispatcher:
     def _connect(self) -> None:
         self._pid = os.getpid()
         store = self.config.store
-        self._transport = self._given or transport_for(store.path, durable=store.kind == "lmdb")
+        self._transport = self._given or transport_for(
+            store.path, durable=store.kind == "lmdb", quota_bytes=self.config.quota_bytes
+        )
         self._courier = Courier(self._transport.exchange)
 
     # Dispatching.

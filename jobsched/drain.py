@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from jobsched.crew import Crew
-from jobsched.job import format_id
+from jobsched.job import State, format_id
 from jobsched.store.base import Turn
 
 __all__ = ["Drain"]
@@ -55,14 +56,19 @@ class Drain:
         log.warning("killing %d workers: their jobs go back to their place", len(self._crew.pool.workers))
         self._crew.pool.kill()
 
-    def note(self, turn: Turn) -> None:
-        """Say what became of each job that was running, once it is on disk."""
-        for outcome in turn.outcomes:
-            if outcome.claim in self._running:
-                self._running.discard(outcome.claim)
-                log.info("job=%s %s", format_id(outcome.job), outcome.state)
-        for back in turn.give_back:
-            if back.claim in self._running and back.interrupted:
-                self._running.discard(back.claim)
-                self.put_back += 1
-                log.warning("job=%s put back: it outlasted the stop", format_id(back.job))
+    def note(self, turn: Turn, state_of: Callable[[bytes], State | None]) -> None:
+        """Say what became of each job that was running, once it is on disk: the store may know
+        better than the outcome, as one that was cut off and is to run at most once has failed.
+        """
+        news = [(outcome.job, outcome.claim, False) for outcome in turn.outcomes]
+        news += [(back.job, back.claim, True) for back in turn.give_back if back.interrupted]
+        for job, claim, is_cut_off in news:
+            if claim not in self._running:
+                continue
+            self._running.discard(claim)
+            state = state_of(job)
+            self.put_back += is_cut_off
+            if is_cut_off and state is State.PENDING:
+                log.warning("job=%s put back: it outlasted the stop", format_id(job))
+            else:
+                log.info("job=%s %s%s", format_id(job), state, ": it outlasted the stop" * is_cut_off)

@@ -89,13 +89,13 @@ class Interrupts:
             try:
                 async with asyncio.timeout(limit_s) as bound:
                     return await coroutine
-            except TimeoutError:
-                if bound.expired():
-                    raise JobTimeout(f"timed out after {limit_s:g} s") from None
+            except TimeoutError as error:
+                if bound.expired():  # the cause says where it stood
+                    raise JobTimeout(f"timed out after {limit_s:g} s") from error.__cause__
                 raise
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as error:
                 if self._board.cancel_stage(claim):
-                    raise JobCancel("cancelled") from None
+                    raise JobCancel("cancelled") from error
                 raise
 
         self._is_async, self._deadline = True, None  # asyncio keeps the time

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterable
 
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_record
@@ -12,11 +13,15 @@ from jobsched.store.base import JobStore, Prune, Query, Request, StoredJob
 
 __all__ = ["SETTLED_S", "Keeper"]
 
+log = logging.getLogger(__name__)
+
 SETTLED_S = 600.0
 """What ended less long ago is kept in any case: a client may still repeat its dispatch."""
 
 _EVERY_S = 10.0
 _AGAIN_S = 0.05
+_AGAIN_FULL_S = 1.0
+_SETTLED_FULL_S = 60.0
 _STEP = 500  # jobs deleted in one turn
 _PAGE = 200
 
@@ -31,6 +36,7 @@ class Keeper:
             State.FAILED: retention.failed_s,
             State.CANCELLED: retention.cancelled_s,
         }
+        self.is_full = False
         self._prune_at = 0.0  # monotonic
         self._parked_after: bytes | None = None  # where to go on looking at parked jobs
 
@@ -44,6 +50,9 @@ class Keeper:
         """Return what the next turn is to delete, if it is time."""
         if now < self._prune_at:
             return []
+        if self.is_full:
+            self._prune_at = now + _AGAIN_FULL_S
+            return [_for_room(State.COMPLETED, at), _for_room(State.CANCELLED, at)]
         self._prune_at = now + _EVERY_S
         settled = at - int(SETTLED_S * MICROSECONDS)
         return [
@@ -57,8 +66,14 @@ class Keeper:
             for state, age_s in self._ages_s.items()
         ]
 
-    def pruned(self, count: int, now: float) -> None:
-        """Learn how many a turn has deleted: where that were many, there may be more."""
+    def learn(self, count: int, now: float, *, is_full: bool) -> None:
+        """Learn how many a turn has deleted: where that were many, there may be more; and whether the
+        store is short of room: then it forgets what completed or was cancelled a minute ago.
+        """
+        if is_full and not self.is_full:
+            log.warning("the disk is full: jobs that have completed are forgotten a minute later")
+            self._prune_at = 0.0
+        self.is_full = is_full
         if count >= _STEP:
             self._prune_at = now + _AGAIN_S
 
@@ -73,14 +88,22 @@ class Keeper:
         """Begin to look for parked jobs that can run now: the modules were loaded."""
         self._parked_after = b""
 
-    def release(self, store: JobStore, tasks: Collection[str]) -> Request | None:
-        """Return the release of those on the next page of parked jobs that may run now."""
+    def release(self, store: JobStore, tasks: Collection[str], requests: Iterable[Request]) -> Request | None:
+        """Return the release of those on the next page of parked jobs that may run now; not of those
+        that the same turn is to cancel, as an operator's retry would bring these back.
+        """
         if self._parked_after is None:
             return None
         page = store.find(Query(state=State.PARKED, limit=_PAGE, after=self._parked_after))
         self._parked_after = page.next
-        ready = [job.id for job in page.jobs if _may_run(job, tasks)]
+        ending = {job_id for request in requests for job_id in request.cancel}
+        ready = [job.id for job in page.jobs if job.id not in ending and _may_run(job, tasks)]
         return Request(retry=ready) if ready else None
+
+
+def _for_room(state: State, at: int) -> Prune:
+    before = at - int(_SETTLED_FULL_S * MICROSECONDS)
+    return Prune(state=state, before=before, keep=None, settled=0, limit=_STEP)
 
 
 def _may_run(job: StoredJob, tasks: Collection[str]) -> bool:

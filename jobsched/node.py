@@ -273,7 +273,7 @@ class Node:
         starts = self._drain is None and not self._pressure.is_held
         self._slots = slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
-        unparked = self._keeper.release(self._store, self._reception.tasks) if starts else None
+        unparked = self._keeper.release(self._store, self._reception.tasks, requests) if starts else None
         if unparked is not None:
             requests.append(unparked)
         release = self._waiter.release(at)
@@ -302,7 +302,7 @@ class Node:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
-        self._keeper.pruned(result.pruned, self._clock.monotonic())
+        self._keeper.learn(result.pruned, self._clock.monotonic(), is_full=result.is_full)
         self._pool.learn(result.blocked, turn.slots)
         if result.claims:  # first, so that workers start while the clients are answered
             self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
@@ -311,8 +311,9 @@ class Node:
         self._reception.answer(result.replies)
         self._end_cancelled(turn)
         self._note_outcomes(turn, result)
-        # All that may have ended: a crash may quarantine a job, an interruption may park it.
-        ended = [outcome.job for outcome in turn.outcomes if outcome.state is not State.SCHEDULED]
+        # All that may have ended: a crash may quarantine a job, an interruption may park it, and
+        # a retry is none for a job that was cancelled or is to run at most once.
+        ended = [outcome.job for outcome in turn.outcomes]
         ended += [claim.job for claim in turn.give_back if claim.interrupted]
         return [*ended, *self._reception.cancelled()]
 
@@ -328,13 +329,17 @@ class Node:
 
     def _note_outcomes(self, turn: Turn, result: TurnResult) -> None:
         if self._drain is not None:
-            self._drain.note(turn)
+            self._drain.note(turn, self._state_of)
         if result.lost:
             log.warning("%d outcomes came too late: their jobs had been claimed again", len(result.lost))
         for outcome in turn.outcomes:
             self._ended += is_final(outcome.state)
             if outcome.error is not None:
                 log.warning("job=%s %s: %s", format_id(outcome.job), outcome.state, outcome.error.cause)
+
+    def _state_of(self, job: bytes) -> State | None:
+        stored = self._store.get(job)
+        return None if stored is None else stored.status.state
 
     def _is_idle(self) -> bool:
         """Whether nothing is pending, running or scheduled that this node could ever run.

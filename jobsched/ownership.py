@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobsched import fence
-from jobsched.config import Config, StorePlace
+from jobsched.config import Config
 from jobsched.errors import NodeRunning
 from jobsched.listener import Listener
 from jobsched.store.base import JobStore
@@ -63,7 +63,7 @@ def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[O
         listener = Listener(place)
         stack.callback(listener.close)
         stack.enter_context(_writers_lock(place, is_stopping))
-        store = _open(config.store)
+        store = _open(config)
         stack.callback(store.close)
         swept = fence.sweep(place)
         if swept:
@@ -80,8 +80,10 @@ def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[O
         yield Ownership(store, listener, recovered.epoch)
 
 
-def _open(place: StorePlace) -> JobStore:
-    return MemoryStore() if place.kind == "memory" else open_store(place.path)
+def _open(config: Config) -> JobStore:
+    if config.store.kind == "memory":
+        return MemoryStore()
+    return open_store(config.store.path, config.quota_bytes)
 
 
 @contextlib.contextmanager

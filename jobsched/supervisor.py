@@ -94,6 +94,8 @@ class Supervisor:
 
     def _ahead(self, commit_s: float) -> int:
         mean = self.mean_run_s
+        if self._bucket is not None:
+            return 0  # the rate counts what is handed out, so that has to start at once
         if mean is None or mean > _SHORT_IN_COMMITS * commit_s:
             return 0
         return max(1, min(_AHEAD_LIMIT, int(self.window_s(commit_s) / max(mean, 1e-6))))

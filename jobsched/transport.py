@@ -23,6 +23,7 @@ from jobsched.errors import Unavailable, WireError, rebuilt
 from jobsched.job import ENDED, State
 from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
 from jobsched.store.lmdb import open_store
+from jobsched.store.lmdb_space import DEFAULT_QUOTA
 from jobsched.store.place import make_private
 
 __all__ = [
@@ -135,8 +136,9 @@ class NodeConnection:
 class Gateway:
     """The way of a process outside the node to one store. Threads may share it."""
 
-    def __init__(self, directory: Path, *, durable: bool) -> None:
+    def __init__(self, directory: Path, *, durable: bool, quota_bytes: int = DEFAULT_QUOTA) -> None:
         self._directory = directory
+        self._quota_bytes = quota_bytes
         self._durable = durable  # False: the store lives in the node alone, there is no direct way
         self._clock = SystemClock()
         self._lock = threading.Lock()
@@ -191,7 +193,7 @@ class Gateway:
 
     def _opened(self) -> JobStore:
         if self._store is None:
-            self._store = open_store(self._directory)
+            self._store = open_store(self._directory, self._quota_bytes)
         return self._store
 
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
@@ -359,6 +361,6 @@ def _forget_worker_transport() -> None:
 os.register_at_fork(after_in_child=_forget_worker_transport)
 
 
-def transport_for(directory: Path, *, durable: bool) -> Transport:
+def transport_for(directory: Path, *, durable: bool, quota_bytes: int) -> Transport:
     """Return the way to a store from this process."""
-    return _worker_transport or Gateway(directory, durable=durable)
+    return _worker_transport or Gateway(directory, durable=durable, quota_bytes=quota_bytes)

@@ -109,9 +109,8 @@ class Warden:
         if posted.kill_at > time.monotonic_ns():
             self._next_at = min(self._next_at, posted.kill_at / _NANOSECONDS)
             return None
-        limit_s = posted.limit_us / 1e6
-        late_s = (posted.kill_at - posted.started_at) / _NANOSECONDS - limit_s
-        cause = f"timed out after {limit_s:g} s, and was killed {late_s:g} s later"
+        late_s = (posted.kill_at - posted.started_at - posted.limit_us * 1000) / _NANOSECONDS
+        cause = f"timed out after {posted.limit_us / 1e6:g} s, and was killed {late_s:g} s later"
         if posted.retry_after_us < 0:
             return Doom(claim, State.FAILED, cause)
         return Doom(claim, State.SCHEDULED, cause, posted.retry_after_us)

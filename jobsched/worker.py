@@ -68,6 +68,7 @@ class Worker:
         self._interrupts = Interrupts(board, lambda: channel.is_in_frame)
         self._memory = MemoryLimit()
         self._born_at = time.monotonic()
+        self._pid = os.getpid()
         self._jobs = 0
         self._is_done = False
 
@@ -80,16 +81,12 @@ class Worker:
         self._interrupts.install()
         output.keep_on(self._board)
         channel = self._channel
-        pid = os.getpid()
-        channel.send(wire.Ready(pid))
+        channel.send(wire.Ready(self._pid))
         with contextlib.suppress(ConnectionError):
             while token := os.read(self._tokens, 1):
                 while channel.is_behind(token[0]) or not channel.claims:
                     channel.receive()
-                outcome = self._run(channel.claims.popleft())
-                if os.getpid() != pid:
-                    os._exit(0)  # a child that the job has forked came back: it is no worker
-                channel.send(wire.Done(outcome))
+                channel.send(wire.Done(self._run(channel.claims.popleft())))
                 if self._is_done:
                     break
         self._interrupts.close()
@@ -153,6 +150,10 @@ class Worker:
             function = functools.partial(definition.function, *args, **kwargs)
             return self._interrupts.call(claim.number, limit_s, function)
         finally:
+            if os.getpid() != self._pid:
+                # A child that the job has forked came back: it is no worker, and the board is not its.
+                output.flush()
+                os._exit(0)
             current.reset(token)
 
     def _post(
@@ -175,8 +176,9 @@ class Worker:
         if kill_after_s is None:
             kill_after_s = min(10.0, max(0.5, limit_s / 2))
         now = time.monotonic_ns()
-        kill_at = now + int((limit_s + kill_after_s) * _NANOSECONDS)
-        self._board.post(Posted(claim.number, now, kill_at, retry_us, int(limit_s * MICROSECONDS)))
+        limit_us = round(limit_s * MICROSECONDS)
+        kill_at = now + limit_us * 1000 + round(kill_after_s * _NANOSECONDS)
+        self._board.post(Posted(claim.number, now, kill_at, retry_us, limit_us))
 
     def _keep(self, text: str) -> None:
         self._board.write(f"{text}\n".encode(errors="backslashreplace"))
@@ -271,7 +273,7 @@ def _traceback(error: BaseException) -> str:
     return _encodable(redact(text if len(text) <= _MAX_TRACEBACK else "… " + text[-_MAX_TRACEBACK:]))
 
 
-_OURS = (__name__, Interrupts.__module__)
+_OURS = (__name__, Interrupts.__module__, "asyncio.runners", "asyncio.base_events")
 
 
 def _encodable(text: str) -> str:

@@ -228,7 +228,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     `lost` has the claim numbers of outcomes and give-backs that came too late: the job had been
     claimed again, or ended, meanwhile. `next_due` is the time of the earliest
     scheduled job or end of a pause, None without one. `stats` covers all categories. `blocked` are
-    the categories whose next job is for a worker that holds nothing else, and found none.
+    the categories whose next job is for a worker that holds nothing else, and found none. `is_full`
+    says that the store lives on the last of its room.
     """
 
     replies: list[Reply]
@@ -239,6 +240,7 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     stats: dict[str, CategoryStats]
     blocked: list[str] = []
     pruned: int = 0
+    is_full: bool = False
 
 
 class StoredJob(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from jobsched.store.base import (
     Recovered,
     Refused,
     Reply,
-    Request,
     StoredJob,
     Turn,
     TurnResult,
@@ -37,6 +36,7 @@ from jobsched.store.base import (
 from jobsched.store.lmdb_find import found_rows, ids_after
 from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, Txn
 from jobsched.store.lmdb_rows import Rows
+from jobsched.store.lmdb_space import DEFAULT_QUOTA, Space, is_out_of_room, needed_for, needed_for_outcomes
 from jobsched.store.lmdb_turn import LmdbTurn
 from jobsched.store.migrate import migrate
 from jobsched.store.place import make_private
@@ -46,6 +46,7 @@ __all__ = ["LmdbStore", "open_store"]
 _MAP_SIZE = 64 << 30  # sparse; never grown at run time
 _PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
 _PAGE_JOBS = 200
+_PART = 16  # outcomes in a transaction that has to do with little room
 _ID_DIGITS = 32
 _ENOUGH = 2  # ids that a part may mean: it is ambiguous then
 
@@ -54,8 +55,9 @@ _open: dict[Path, LmdbStore] = {}
 _open_lock = threading.Lock()
 
 
-def open_store(path: Path) -> LmdbStore:
-    """Return the store in a directory, creating it if there is none.
+def open_store(path: Path, quota_bytes: int = DEFAULT_QUOTA) -> LmdbStore:
+    """Return the store in a directory, creating it if there is none. It takes no new jobs when its
+    data would pass the quota.
 
     A store of an older format is migrated. Raises StoreUnsafe for a place that must not be used,
     StoreFormatError for a store that a newer jobsched has written. Opening it again in the same
@@ -65,7 +67,7 @@ def open_store(path: Path) -> LmdbStore:
     with _open_lock:
         store = _open.get(place)
         if store is None:
-            store = _open[place] = LmdbStore(place)
+            store = _open[place] = LmdbStore(place, quota_bytes)
         store.users += 1
         return store
 
@@ -100,12 +102,14 @@ os.register_at_fork(
 class LmdbStore:
     """A `JobStore` in a directory of its own. Made by `open_store`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, quota_bytes: int) -> None:
         self.path = path
+        self._quota_bytes = quota_bytes
         self.users = 0
         make_private(path)
         self.lock = threading.Lock()  # held inside the environment; it guards the cache below too
         self._env, self._dbs = self._open_environment()
+        self._space = Space(path, self._env, self._dbs, quota_bytes)
         self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
 
     def _open_environment(self) -> tuple[lmdb.Environment, Databases]:
@@ -162,10 +166,12 @@ class LmdbStore:
             self.users -= 1
             if self.users > 0 or _open.pop(self.path, None) is None:
                 return
+            self._space.close()
             self._env.close()
 
     def abandon(self) -> None:
         """Close the environment that a fork inherited."""
+        self._space.close()
         self._env.close()
 
     # Writing.
@@ -173,35 +179,74 @@ class LmdbStore:
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn as one transaction, durable on return."""
         with self.lock:
+            refused = self._without_room(turn)
             try:
-                return self._apply(turn)
-            except lmdb.MapFullError:
-                return self._apply_without_jobs(turn)
+                return self._apply(turn, refused)
+            except NoRoom as error:
+                self._space.is_full = True
+                adding = [place for place, request in enumerate(turn.requests) if request.jobs]
+                return self._apply_in_parts(turn, dict.fromkeys(adding, str(error)))
 
-    def _apply(self, turn: Turn) -> TurnResult:
-        with self._writing() as (txn, counters, categories):
-            return LmdbTurn(Rows(txn, self._dbs, counters, categories)).apply(turn)
+    def _without_room(self, turn: Turn) -> dict[int, str]:
+        """Return the places of the requests for whose jobs there is no room, and why."""
+        refused: dict[int, str] = {}
+        unfinished = self._unfinished()
+        needed = needed_for_outcomes(turn.outcomes)
+        if turn.outcomes:
+            self._space.refusal(needed, unfinished)  # whether to save
+        for place, request in enumerate(turn.requests):
+            if request.jobs:
+                size = needed_for(request.jobs)
+                why = self._space.refusal(needed + size, unfinished)
+                if why is None:
+                    needed += size
+                else:
+                    refused[place] = why
+        return refused
 
-    def _apply_without_jobs(self, turn: Turn) -> TurnResult:
-        """Refuse the requests that add, as the map is full, and let everything else through."""
-        full = Refused("StoreFull", f"the store {self.path} is full")
-        kept = [request for request in turn.requests if not request.jobs]
-        try:
-            result = self._apply(_with_requests(turn, kept))
-        except lmdb.MapFullError as error:
-            raise NotCommitted(f"the store {self.path} is full") from error
-        answers = iter(result.replies)
-        replies: list[Reply] = [full if request.jobs else next(answers) for request in turn.requests]
-        return TurnResult(
-            replies=replies,
-            lost=result.lost,
-            claims=result.claims,
-            released=result.released,
-            next_due=result.next_due,
-            stats=result.stats,
-            blocked=result.blocked,
-            pruned=result.pruned,
+    def _unfinished(self) -> int:
+        """Return how many jobs have an outcome still to be written, as far as this process knows."""
+        if self._cache is None:
+            return 0
+        return sum(sum(row.counts[: State.COMPLETED]) for row in self._cache[2].values())
+
+    def _apply_in_parts(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
+        """Apply a turn with the last of the room: in small transactions, which need few new pages.
+
+        Outcomes do not depend on each other; those of a part that fails are known by their claims
+        when they are repeated.
+        """
+        lost: list[int] = []
+        for start in range(0, len(turn.outcomes), _PART):
+            lost += self._apply(Turn(now=turn.now, outcomes=turn.outcomes[start : start + _PART]), {}).lost
+        for start in range(0, len(turn.give_back), _PART):
+            lost += self._apply(Turn(now=turn.now, give_back=turn.give_back[start : start + _PART]), {}).lost
+        rest = Turn(
+            now=turn.now,
+            requests=turn.requests,
+            release=min(turn.release, _PART),
+            slots=[msgspec.structs.replace(slot, limit=1) for slot in turn.slots[:_PART]],
+            prune=turn.prune,
         )
+        result = self._apply(rest, refused)
+        return msgspec.structs.replace(result, lost=lost + result.lost)
+
+    def _apply(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
+        """Apply a turn but for the requests that are refused. Raises NoRoom, and changes nothing."""
+        kept = [request for place, request in enumerate(turn.requests) if place not in refused]
+        with self._writing() as (txn, counters, categories):
+            rows = Rows(txn, self._dbs, counters, categories)
+            result = LmdbTurn(rows, saves=self._space.is_full).apply(
+                msgspec.structs.replace(turn, requests=kept) if refused else turn
+            )
+        if not refused and not self._space.is_full:
+            return result
+        answers = iter(result.replies)
+        replies: list[Reply] = [
+            Refused("StoreFull", refused[place]) if place in refused else next(answers)
+            for place in range(len(turn.requests))
+        ]
+        return msgspec.structs.replace(result, replies=replies, is_full=self._space.is_full)
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""
@@ -227,22 +272,43 @@ class LmdbStore:
             _, counters, categories = cache
             yield txn, counters, categories
             number = txn.id()
-        except lmdb.MapFullError:
-            txn.abort()
-            raise
         except lmdb.Error as error:
             txn.abort()
-            raise NotCommitted(f"the store {self.path} failed: {error}") from error
+            raise self._failure(error) from error
         except BaseException:
             txn.abort()
             raise
         try:
             txn.commit()
-        except lmdb.MapFullError:
-            raise
         except lmdb.Error as error:
-            raise CommitUnknown(f"the store {self.path} failed at a commit: {error}") from error
+            if not self._is_committed(number):
+                raise self._failure(error) from error
         self._cache = (number, counters, categories)
+
+    def _failure(self, error: lmdb.Error) -> NotCommitted:
+        if isinstance(error, lmdb.MapFullError) or is_out_of_room(error, self.path):
+            return NoRoom(f"the store {self.path} is full: {error}")
+        return NotCommitted(f"the store {self.path} failed: {error}")
+
+    def _is_committed(self, number: int) -> bool:
+        """Find out whether a commit that failed has happened after all, and open the store anew.
+
+        LMDB writes the data, flushes, and then writes a page that makes it count. If that page was
+        all that failed, it may be there: another commit then puts its own page, which says the same,
+        beside it. Raises CommitUnknown if not even that succeeds.
+        """
+        try:
+            self._space.close()
+            self._env.close()
+            self._env, self._dbs = self._open_environment()
+            self._space = Space(self.path, self._env, self._dbs, self._quota_bytes)
+            if self._env.info()["last_txnid"] < number:
+                return False
+            with self._env.begin(db=self._dbs.meta, write=True) as txn:
+                txn.put(b"reopened", number.to_bytes(8, "big"))
+        except (lmdb.Error, StoreError, OSError) as error:
+            raise CommitUnknown(f"the store {self.path} failed at a commit: {error}") from error
+        return True
 
     # Reading. Each is one short transaction.
 
@@ -345,5 +411,7 @@ class LmdbStore:
         )
 
 
-def _with_requests(turn: Turn, requests: list[Request]) -> Turn:
-    return msgspec.structs.replace(turn, requests=requests)
+class NoRoom(NotCommitted):
+    """There is no room for what the turn writes."""
+
+    is_full = True

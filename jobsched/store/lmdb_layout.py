@@ -117,6 +117,10 @@ class Databases:
         """Open or create them all."""
         return cls(*(env.open_db(name.encode()) for name in cls.__slots__))
 
+    def all(self) -> list[Db]:
+        """Return them all."""
+        return [getattr(self, name) for name in self.__slots__]
+
 
 class Counters(msgspec.Struct, array_like=True):
     """The numbers that only grow: the last one given of each."""

@@ -112,7 +112,8 @@ class Requests:
         for job in request.jobs:
             if job.terms is not None and job.terms.unique and not self._rows.is_known(job.id):
                 holder = self._rows.holder(job.terms.unique) or keys.get(job.terms.unique)
-                if holder is not None and job.on_conflict == "refuse":
+                if holder not in (None, job.id) and job.on_conflict == "refuse":
+                    assert holder is not None
                     return key_is_taken(job, holder)
                 keys.setdefault(job.terms.unique, job.id)
         return None

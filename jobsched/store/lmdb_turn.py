@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from jobsched import job as rules
 from jobsched.job import EXPIRED, Attempt, JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
@@ -26,12 +28,19 @@ from jobsched.store.lmdb_rows import Rows
 
 __all__ = ["LmdbTurn"]
 
+_SMALL = 100  # bytes
+_NO_ROOM = JobError("there was no room for it: the disk was full")
+
 
 class LmdbTurn:
-    """The steps of a turn on the rows of an open write transaction."""
+    """The steps of a turn on the rows of an open write transaction.
 
-    def __init__(self, rows: Rows) -> None:
+    With `saves` it writes no more than it must: no logs, tracebacks, attempts or results over 100 bytes.
+    """
+
+    def __init__(self, rows: Rows, *, saves: bool = False) -> None:
         self._rows = rows
+        self._saves = saves
         self._requests = Requests(rows)
         self._lost: list[int] = []
         self._blocked: list[str] = []
@@ -100,9 +109,11 @@ class LmdbTurn:
         status = self._claimed(job_id, outcome.claim, outcome.ended_at)
         if status is None:
             return
+        if self._saves:
+            outcome = _reduced(outcome)
         self._rows.unlist(job_id, status)
-        had_left = status.attempt > 1 or status.crashes > 0
-        if outcome.error is not None or outcome.log:
+        had_left = status.attempt > 1 or status.crashes > 0 or status.due_at > 0  # as after a snooze
+        if (outcome.error is not None or outcome.log) and not self._saves:
             self._remember(outcome, status)
         why = rules.finished(
             status,
@@ -263,3 +274,13 @@ class LmdbTurn:
             self._lost.append(claim)
             return None
         return status
+
+
+def _reduced(outcome: Outcome) -> Outcome:
+    """Return an outcome that takes little room."""
+    error, result = outcome.error, outcome.result
+    if error is not None:
+        error = JobError(error.cause[:_SMALL])
+    if result is not None and len(result) > _SMALL:
+        error, result = _NO_ROOM, None
+    return msgspec.structs.replace(outcome, log="", result=result, error=error)

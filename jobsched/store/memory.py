@@ -334,7 +334,8 @@ class MemoryStore:
             )
         job.result = outcome.result
         job.error = why or outcome.error
-        self._note_limits(job)
+        if outcome.terms is not None:
+            self._note_limits(job)
         return True
 
     def _give_back(self, back: GiveBack, now: int) -> bool:

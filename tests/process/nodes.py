@@ -19,7 +19,7 @@ import jobsched
 from jobsched import Dispatcher
 from jobsched.fence import MARKER
 from jobsched.job import State, parse_id
-from jobsched.store.base import JobStore, Query
+from jobsched.store.base import JobStore, Query, StoredJob
 from jobsched.store.lmdb import open_store
 from jobsched.transport import NodeConnection
 
@@ -131,6 +131,11 @@ class Project:
         shutil.copy(Path(__file__).with_name("recorded_tasks.py"), folder / "tasks.py")
         self.configure({"mail": {}, "reports": {}})
 
+    def bring(self, *modules: str) -> None:
+        """Put modules of tasks from this folder beside the tasks.py; they import `recorded_tasks`."""
+        for module in ("recorded_tasks", *modules):
+            shutil.copy(Path(__file__).with_name(f"{module}.py"), self.folder)
+
     @property
     def config(self) -> Path:
         return self.folder / "categories.toml"
@@ -207,9 +212,9 @@ class Project:
 
     # Jobs.
 
-    def dispatcher(self) -> Dispatcher:
-        """Return a dispatcher of this project, closed with it."""
-        dispatcher = Dispatcher.from_config(self.config)
+    def dispatcher(self, config: Path | None = None) -> Dispatcher:
+        """Return a dispatcher of this project, or of another file beside its own; closed with it."""
+        dispatcher = Dispatcher.from_config(config or self.config)
         self.dispatchers.append(dispatcher)
         return dispatcher
 
@@ -234,11 +239,20 @@ class Project:
             found = [store.get(parse_id(job_id)) for job_id in ids]
         return [str(job.status.state) if job else "missing" for job in found]
 
-    def status(self, job_id: str) -> Any:
+    def stored(self, job_id: str) -> StoredJob:
+        """Return a job as it is in the store, with its attempts."""
         with self.store() as store:
             job = store.get(parse_id(job_id))
         assert job is not None
-        return job.status
+        return job
+
+    def status(self, job_id: str) -> Any:
+        return self.stored(job_id).status
+
+    def cause(self, job_id: str) -> str:
+        """Return why a job did not complete, in one line; empty if nothing says so."""
+        error = self.stored(job_id).error
+        return error.cause if error else ""
 
     def count(self, state: State) -> int:
         """Return how many jobs of all categories are in a state."""
@@ -294,6 +308,23 @@ class Project:
     def open(self, gate: str) -> None:
         """Let the jobs that wait for a gate go on."""
         (self.folder / gate).touch()
+
+
+@contextmanager
+def serving(
+    folder: Path, *modules: str, categories: Mapping[str, Mapping[str, Any]], **settings: Any
+) -> Iterator[tuple[Project, Dispatcher]]:
+    """A project with modules of tasks of its own, and a node that many tests share: none may hurt it."""
+    project = Project(folder)
+    project.bring(*modules)
+    project.configure(categories, tasks=["tasks", *modules], **settings)
+    try:
+        node = project.start()
+        eventually(lambda: node.workers() or not node.is_alive)
+        yield project, project.dispatcher()
+        assert node.is_alive, node.end_of_log
+    finally:
+        project.close()
 
 
 def is_running(pid: int) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from nodes import eventually, is_running
 
 from jobsched.job import State
+from jobsched.node import JOBS_PUT_BACK
 
 
 def dispatch(project, task, category, *args, **options):
@@ -54,7 +55,7 @@ def test_a_job_longer_than_the_grace_goes_back_unspent_and_runs_first_again(proj
     eventually(lambda: project.started("long"))
     began = time.monotonic()
     node.terminate()
-    assert node.wait() == 0
+    assert node.wait() == JOBS_PUT_BACK
     assert 0.3 <= time.monotonic() - began < 0.3 + 1
     status = project.status(long.id)
     assert (status.state, status.attempt, status.interruptions) == (State.PENDING, 0, 1)
@@ -72,7 +73,7 @@ def test_a_second_sigterm_does_not_wait_for_running_jobs(project):
     eventually(lambda: node.says("draining"))
     began = time.monotonic()
     node.terminate()
-    assert node.wait() == 0
+    assert node.wait() == JOBS_PUT_BACK
     assert time.monotonic() - began < 1
     assert not is_running(run.pid)
     assert project.status(job.id).attempt == 0

@@ -66,7 +66,9 @@ def reopen(open_durable, tmp_path):
 def new_job():
     """A function that makes jobs to add, with a record as a dispatcher writes it."""
 
-    def make(category="mail", *, priority=0, due_at=0, job_id=None, argument=0) -> NewJob:
+    def make(
+        category="mail", *, priority=0, due_at=0, job_id=None, argument=0, terms=None, on_conflict="keep"
+    ):
         job_id = job_id or new_id()
         record = JobRecord(
             id=job_id,
@@ -77,6 +79,8 @@ def new_job():
             args=msgspec.Raw(msgspec.msgpack.encode([argument])),
             kwargs=msgspec.Raw(msgspec.msgpack.encode({})),
         )
-        return NewJob(job_id, record.task, category, priority, due_at, encode_record(record))
+        return NewJob(
+            job_id, record.task, category, priority, due_at, encode_record(record), terms, on_conflict
+        )
 
     return make

@@ -6,10 +6,9 @@ from itertools import pairwise
 import pytest
 
 from jobsched.codec import decode_record
-from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, State, format_id, new_id
+from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, Limit, State, Terms, format_id, new_id
 from jobsched.report import Decision
 from jobsched.store.base import (
-    INTERRUPTED_TOO_OFTEN,
     KEPT_DECISIONS,
     Accepted,
     GiveBack,
@@ -23,6 +22,7 @@ from jobsched.store.base import (
 
 NOW = 1_000_000
 BROKEN = JobError("ValueError: no", "Traceback …")
+INTERRUPTED_TOO_OFTEN = JobError("interrupted 20 times by stops of its node")
 SETTLED = [s for s in State if s not in (State.SCHEDULED, State.PENDING, State.IN_PROGRESS)]
 
 
@@ -445,15 +445,16 @@ def test_a_job_that_waits_is_cancelled(store, new_job, due_at):
     assert (result.released, result.claims, result.next_due) == (0, [], None)
 
 
-def test_a_parked_job_is_cancelled(store, new_job):
-    job = put_into(store, new_job, State.PARKED)
+@pytest.mark.parametrize("state", [State.PARKED, State.QUARANTINED])
+def test_a_job_set_aside_is_cancelled(store, new_job, state):
+    job = put_into(store, new_job, state)
     assert cancel(store, job.id) == [State.CANCELLED]
-    assert listed(store, State.PARKED) == []
+    assert listed(store, state) == []
     assert listed(store, State.CANCELLED) == [job.id]
 
 
-@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELLED, State.QUARANTINED])
-def test_a_settled_job_is_not_cancelled(store, new_job, state):
+@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELLED])
+def test_an_ended_job_is_not_cancelled(store, new_job, state):
     job = put_into(store, new_job, state)
     before = store.get(job.id)
     assert cancel(store, job.id, now=NOW + 99) == [state]
@@ -478,8 +479,8 @@ def test_cancel_answers_for_each_id_in_order(store, new_job):
 
 def test_a_cancel_does_not_reach_the_jobs_of_its_own_turn(store, new_job):
     job = new_job()
-    [reply] = store.apply(Turn(now=NOW, requests=[Request(jobs=[job], cancel=[job.id])])).replies
-    assert reply == Accepted([None])
+    requests = [Request(jobs=[job]), Request(cancel=[job.id])]
+    assert store.apply(Turn(now=NOW, requests=requests)).replies == [Accepted(), Accepted([None])]
     assert status(store, job).state is State.PENDING
 
 
@@ -763,3 +764,38 @@ def test_turns_from_several_threads_each_happen_whole(store, new_job):
     places = {job.id: status(store, job).sequence for job in jobs}
     assert sorted(places.values()) == list(range(1, 161))
     assert all(places[a.id] + 1 == places[b.id] for a, b in list(pairwise(jobs))[::2])
+
+
+# Terms
+
+
+def limited(most):
+    return Terms(limits=(Limit(b"l" * 16, most),))
+
+
+def test_a_job_that_ends_does_not_bring_back_an_older_word_on_its_limit(store, new_job):
+    add(store, new_job(terms=limited(3)))
+    [held] = claim(store)
+    add(store, *(new_job(terms=limited(1)) for _ in range(3)))
+    finish(store, outcome(held))
+    found = [claim(store, worker=worker) for worker in (1, 2, 3)]
+    assert [len(claims) for claims in found] == [1, 0, 0]
+
+
+def test_an_id_twice_in_one_request_does_not_conflict_with_itself(store, new_job):
+    job = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
+    assert add(store, job, job).replies == [Accepted()]
+    other = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
+    assert add(store, other).replies[0].kind == "DuplicateJob"
+
+
+def test_a_snoozed_job_that_completes_without_a_result_keeps_no_error(store, new_job):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    snooze = Outcome(job.id, held.number, State.SCHEDULED, NOW, NOW, None, BROKEN, NOW, unspent=True)
+    finish(store, snooze)
+    [held] = store.apply(Turn(now=NOW, release=1, slots=[Slot("mail", 1, 1)])).claims
+    assert held.attempt == 1
+    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW))
+    assert (store.get(job.id).result, store.get(job.id).error) == (None, None)

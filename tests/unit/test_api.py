@@ -49,6 +49,9 @@ def sent(monkeypatch, tmp_path):
     return transport
 
 
+def greet() -> None: ...
+
+
 @task
 def plain(to: str, subject: str = "") -> str:
     """Greet somebody."""
@@ -114,10 +117,10 @@ def test_a_task_looks_like_its_function():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
-        ({"timeout": 0}, "timeout must be more than 0, got 0"),
-        ({"timeout": -1.5}, "timeout must be more than 0"),
-        ({"timeout": timedelta(seconds=-1)}, "timeout must be more than 0"),
+        ({"max_retries": -1}, "max_retries must be a whole number from 0 to 1,000,000, got -1"),
+        ({"timeout": 0}, "timeout must be from 0.001 s to 50 years, got 0"),
+        ({"timeout": -1.5}, "timeout must be from 0.001 s to 50 years"),
+        ({"timeout": timedelta(seconds=-1)}, "timeout must be from 0.001 s to 50 years"),
         ({"timeout": "30s"}, "timeout must be"),
         ({"timeout": math.nan}, "timeout must be"),
         ({"max_retries": "3"}, "max_retries must be"),
@@ -125,8 +128,10 @@ def test_a_task_looks_like_its_function():
     ],
 )
 def test_a_wrong_default_is_refused_at_once(options, message):
+    before = known()
     with pytest.raises(InvalidOption, match=message):
-        task(**options)
+        task(**options)(greet)
+    assert known() == before
 
 
 def test_a_function_that_no_worker_can_import_is_refused():

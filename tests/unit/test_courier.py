@@ -25,6 +25,12 @@ def until(is_so: Callable[[], object]) -> None:
     pytest.fail("it did not become so")
 
 
+def name_of(request: Request) -> str:
+    """Return the one category that a request pauses."""
+    [name] = request.pause
+    return name
+
+
 class Post:
     """The far side: answers each request with its own name, and can be held up in the middle."""
 
@@ -39,12 +45,12 @@ class Post:
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         assert self._alone.acquire(blocking=False), "two exchanges at once"
         try:
-            self.batches.append([request.pause[0] for request in requests])
+            self.batches.append([name_of(request) for request in requests])
             self.at_work.release()
             assert self.may_go_on.wait(PATIENCE_S)
             if self.fails_with is not None:
                 raise self.fails_with
-            return [Refused("echo", request.pause[0]) for request in requests]
+            return [Refused("echo", name_of(request)) for request in requests]
         finally:
             self._alone.release()
 
@@ -61,7 +67,7 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.reply = self._courier.call(Request(pause=[self.name]))
+            self.reply = self._courier.call(Request(pause={self.name: 0}))
         except BaseException as error:  # noqa: BLE001 (it is what the test looks at)
             self.error = error
 
@@ -116,7 +122,7 @@ def test_every_one_of_many_threads_gets_its_own_reply(courier, post):
         start.wait()
         for turn in range(50):
             name = f"{number}/{turn}"
-            replies[name] = courier.call(Request(pause=[name])).reason
+            replies[name] = courier.call(Request(pause={name: 0})).reason
 
     threads = [threading.Thread(target=call_often, args=(number,), daemon=True) for number in range(16)]
     for thread in threads:

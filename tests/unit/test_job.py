@@ -11,6 +11,7 @@ from jobsched.job import (
     ENDED,
     INTERRUPTION_LIMIT,
     JobStatus,
+    ParkedFor,
     State,
     cancelled,
     claimed,
@@ -148,7 +149,7 @@ def test_a_state_is_written_in_lower_case():
 
 
 def test_what_nobody_runs_can_be_cancelled():
-    assert {str(state) for state in CANCELLABLE} == {"scheduled", "pending", "parked"}
+    assert {str(state) for state in CANCELLABLE} == {"scheduled", "pending", "parked", "quarantined"}
 
 
 def test_a_queued_job_gets_its_place_and_a_claim_does_not_take_it():
@@ -182,11 +183,17 @@ def test_a_job_put_back_keeps_its_place_and_its_attempts(before, interrupted, af
     assert (status.attempt, status.sequence, status.started_at, status.crashes) == (2, 7, 0, 0)
 
 
-@pytest.mark.parametrize(("set_aside", "state"), [(parked, State.PARKED), (cancelled, State.CANCELLED)])
-def test_a_job_that_is_set_aside_notes_when(set_aside, state):
+def test_a_parked_job_notes_when_and_why():
     status = in_progress()
-    set_aside(status, now=300)
-    assert status == JobStatus(state, "mail", 0, **fields_of(in_progress(ended_at=300)))
+    parked(status, now=300, reason=ParkedFor.HELD)
+    expected = fields_of(in_progress(ended_at=300, parked_for=ParkedFor.HELD))
+    assert status == JobStatus(State.PARKED, "mail", 0, **expected)
+
+
+def test_a_cancelled_job_notes_when():
+    status = in_progress()
+    cancelled(status, now=300)
+    assert status == JobStatus(State.CANCELLED, "mail", 0, **fields_of(in_progress(ended_at=300)))
 
 
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.PARKED, State.SCHEDULED])

@@ -21,6 +21,9 @@ HEAVY = [
     "typer",
 ]
 
+RAISED_IN_JOBS = {jobsched.Retry, jobsched.Snooze, jobsched.Discard}
+"""What a task raises to say what becomes of its job: no errors of ours."""
+
 
 def test_the_public_names_are_sorted_and_each_is_there_once():
     assert jobsched.__all__ == sorted(set(jobsched.__all__))
@@ -42,7 +45,9 @@ def test_every_public_name_can_be_imported_and_says_what_it_is(name):
         for name in jobsched.__all__
         if inspect.isclass(getattr(jobsched, name))
         for method, value in vars(getattr(jobsched, name)).items()
-        if not method.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+        if not method.startswith("_")
+        and (inspect.isfunction(value) or isinstance(value, property))
+        and method not in getattr(getattr(jobsched, name), "__dataclass_fields__", ())
     ],
 )
 def test_every_public_method_says_what_it_does(name, method):
@@ -89,4 +94,10 @@ def test_errors_derive_from_one_base():
     errors = [thing for name in jobsched.__all__ if inspect.isclass(thing := getattr(jobsched, name))]
     raised = [thing for thing in errors if issubclass(thing, Exception)]
     assert len(raised) > 10
-    assert all(issubclass(thing, jobsched.JobschedError) for thing in raised)
+    assert all(issubclass(thing, jobsched.JobschedError) for thing in raised if thing not in RAISED_IN_JOBS)
+
+
+def test_what_ends_a_job_from_outside_is_no_exception_that_a_task_would_catch():
+    for thing in (jobsched.JobInterrupted, jobsched.JobTimeout, jobsched.JobCancel):
+        assert issubclass(thing, jobsched.JobInterrupted)
+        assert not issubclass(thing, Exception)

@@ -193,10 +193,11 @@ def test_what_is_unstarted_can_be_taken_back_from_a_worker_that_leaves(link, wor
 
 @pytest.fixture
 def alarm():
-    """Keeps SIGALRM's handler, which a worker replaces."""
-    before = signal.getsignal(signal.SIGALRM)
+    """Keeps the handlers that a worker replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGALRM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is_read(link, worker, alarm):
@@ -208,7 +209,7 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
     assert link.revoke() == given_back(2)
     worker.socket.settimeout(0.2)
     with os.fdopen(taken), contextlib.suppress(TimeoutError):
-        Worker(Channel(worker.socket), taken, {}).run()
+        Worker(Channel(worker.socket), taken, link.board, {}).run()
     assert [type(message) for message in link.receive()] == [wire.Ready, wire.Done]
 
 
