@@ -133,7 +133,6 @@ def _check_status(read: Read, job_id: bytes, data: bytes) -> Found:
     else:
         read.seen.note(status)
         yield from _check_place(read, job_id, status)
-        yield from _check_key(read, job_id, status)
         yield from _check_record(read, job_id, status)
 
 
@@ -172,13 +171,6 @@ def _waits_at_limit(read: Read, status: JobStatus, key: bytes) -> bool:
     """Return whether a pending job has left its queue for the waiting rows of one of its limits."""
     limits = status.terms.limits if status.terms is not None and status.state is State.PENDING else ()
     return any(read.get("limited", limit.key + key) is not None for limit in limits)
-
-
-def _check_key(read: Read, job_id: bytes, status: JobStatus) -> Found:
-    """Check that the unique key of a job that has one is taken: by it, or by one that came before."""
-    terms = status.terms
-    if terms is not None and holds_key(status) and read.get("unique", terms.unique) is None:
-        yield _misplaced(job_id, "its unique key is not taken: a second job of that key would be let in")
 
 
 def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
