@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from jobsched.codec import BadRecord, decode_record, seal, unseal
-from jobsched.job import CANCELLABLE, ID_BYTES, JobStatus, State, format_id
+from jobsched.job import CANCELLABLE, ID_BYTES, Attempt, JobStatus, State, format_id, holds_key
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import CategoryRow, Counters, Db, ResultRow, Txn
@@ -23,11 +23,15 @@ from jobsched.store.lmdb_layout import CategoryRow, Counters, Db, ResultRow, Txn
 __all__ = ["CHECKS", "RESTORE", "Finding", "Read", "Seen", "check_row", "check_sums", "count_rows"]
 
 RESTORE = "jobsched restore BACKUP"
-_CHUNK_KEY = ID_BYTES + 2
+_CHUNK_KEY = 2
+_ATTEMPT_KEY = ID_BYTES + 8
+_LIMIT_KEY = 16
 
 Row = TypeVar("Row")
 
 _categories = msgspec.msgpack.Decoder(CategoryRow)
+_attempts = msgspec.msgpack.Decoder(Attempt)
+_limits = msgspec.msgpack.Decoder(tuple[int, int])
 _counters = msgspec.msgpack.Decoder(Counters)
 _decisions = msgspec.msgpack.Decoder(Decision)
 _results = msgspec.msgpack.Decoder(ResultRow)
@@ -53,7 +57,8 @@ Found = Iterator[Finding]
 class Seen:
     """What has been seen over all transactions: the highest numbers in use, and rows counted.
 
-    `rows` counts the rows of the indexes by category number and state; `sequence`, `claim` and
+    `rows` counts the rows of the indexes by category number and state, `limited` those that wait at
+    limits by category number; `sequence`, `claim` and
     `epoch` are the highest that a status holds.
     """
 
@@ -61,6 +66,7 @@ class Seen:
     claim: int = 0
     epoch: int = 0
     rows: Counter[tuple[int, State]] = field(default_factory=Counter)
+    limited: Counter[int] = field(default_factory=Counter)
 
     def note(self, status: JobStatus) -> None:
         """Raise the highest numbers to those of a status."""
@@ -84,7 +90,10 @@ class Read:
 
     def blob(self, database: str, key: bytes) -> bytes | None:
         """Return a record that may be split."""
-        return layout.get_blob(self.txn, self.dbs[database], key) if database in self.dbs else None
+        try:
+            return layout.get_blob(self.txn, self.dbs[database], key) if database in self.dbs else None
+        except OverflowError:  # it says a length that no record has
+            return b""
 
     def rows(self, database: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield a database's rows behind a key."""
@@ -135,6 +144,8 @@ def _check_place(read: Read, job_id: bytes, status: JobStatus) -> Found:
         return
     index, key, value = _place(job_id, status, number)
     found = read.get(index, key)
+    if found is None and _waits_at_limit(read, status, key):
+        found = value
     if found is None:
         yield _misplaced(job_id, f"it is {status.state}, and has no row in {index!r}")
     elif found != value:
@@ -154,6 +165,12 @@ def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, b
             return "running", layout.running_key(status.claim), value
         case state:
             return "ended", layout.ended_key(state, status.ended_at, job_id), prefix
+
+
+def _waits_at_limit(read: Read, status: JobStatus, key: bytes) -> bool:
+    """Return whether a pending job has left its queue for the waiting rows of one of its limits."""
+    limits = status.terms.limits if status.terms is not None and status.state is State.PENDING else ()
+    return any(read.get("limited", limit.key + key) is not None for limit in limits)
 
 
 def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
@@ -179,29 +196,40 @@ def _bad_record(job_id: bytes, status: JobStatus, text: str) -> Finding:
 
 def _check_record_row(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a record has a job, a chunk a record. (Its content is checked with the status.)"""
-    yield from _check_blob_row(read, "jobs", key, value)
+    yield from _check_blob_row(read, "jobs", ID_BYTES, (key, value))
 
 
 def _check_result_row(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a result has a job and decodes, and that a chunk has a result."""
-    yield from _check_blob_row(read, "results", key, value)
+    yield from _check_blob_row(read, "results", ID_BYTES, (key, value))
     if len(key) == ID_BYTES:
         row = _decoded(_results, read.blob("results", key) or b"")
         if isinstance(row, Exception):
             yield _damaged(key, "its result", row)
 
 
-def _check_blob_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
-    if len(key) == ID_BYTES:
-        if read.get("statuses", key) is None:
-            yield _orphan(key, f"a row in {database!r} is of a job that is not in the store")
+def _check_attempt(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that an attempt has a job and decodes, and that a chunk has an attempt."""
+    yield from _check_blob_row(read, "attempts", _ATTEMPT_KEY, (key, value))
+    if len(key) == _ATTEMPT_KEY:
+        row = _decoded(_attempts, read.blob("attempts", key) or b"")
+        if isinstance(row, Exception):
+            yield _damaged(key[:ID_BYTES], "the record of an attempt", row)
+
+
+def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, bytes]) -> Found:
+    """Check a record that may be split, under a key of a length that begins with its job's id."""
+    key, value = row
+    job_id = key[:ID_BYTES]
+    if len(key) == length:
+        if read.get("statuses", job_id) is None:
+            yield _orphan(job_id, f"a row in {database!r} is of a job that is not in the store")
         elif _chunks(value) and len(read.blob(database, key) or b"") != int.from_bytes(value[1:5], "big"):
             text = f"its record in {database!r} is not as long as it says"
-            yield Finding(kind="damaged", job=format_id(key), text=text)
-    elif len(key) == _CHUNK_KEY:
-        chunks = _chunks(read.get(database, key[:ID_BYTES]) or b"")
-        if int.from_bytes(key[ID_BYTES:], "big") >= chunks:
-            yield _orphan(key[:ID_BYTES], f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
+            yield Finding(kind="damaged", job=format_id(job_id), text=text)
+    elif len(key) == length + _CHUNK_KEY:
+        if int.from_bytes(key[length:], "big") >= _chunks(read.get(database, key[:length]) or b""):
+            yield _orphan(job_id, f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
     else:
         yield _malformed(database, key)
 
@@ -215,6 +243,36 @@ def _chunks(head: bytes) -> int:
 def _check_pending(read: Read, key: bytes, value: bytes) -> Found:
     number, _, _ = layout.split_pending(key)
     yield from _check_index_row(read, ("pending", key), value, number, State.PENDING)
+
+
+def _check_limited(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that who waits at a limit is pending, has that limit, and has left its queue."""
+    number, _, _ = layout.split_pending(key[_LIMIT_KEY:])
+    read.seen.limited[number] += 1
+    row = ("pending", key[_LIMIT_KEY:])
+    yield from _check_index_row(read, row, value, number, State.PENDING)
+    status = read.status(value)
+    limits = status.terms.limits if status is not None and status.terms is not None else ()
+    if key[:_LIMIT_KEY] not in [limit.key for limit in limits]:
+        yield _misplaced(value, "it waits at a limit that is not its own")
+    if read.get(*row) == value:
+        yield _misplaced(value, "it waits at a limit, and in its queue as well")
+
+
+def _check_unique(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a unique key is held by a job that asks for it."""
+    status = read.status(value)
+    if status is None and read.get("statuses", value) is None:
+        yield _orphan(value, "a unique key is held by a job that is not in the store")
+    elif status is not None and (status.terms is None or status.terms.unique != key or not holds_key(status)):
+        yield _misplaced(value, "it holds a unique key that it should not")
+
+
+def _check_limit(_read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a limit decodes. (How many run under it is checked with the sums.)"""
+    row = _decoded(_limits, value)
+    if isinstance(row, Exception):
+        yield Finding(kind="damaged", text=f"the limit {key.hex()} is unreadable: {row}")
 
 
 def _check_scheduled(read: Read, key: bytes, value: bytes) -> Found:
@@ -274,6 +332,10 @@ CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
     "scheduled": _check_scheduled,
     "running": _check_running,
     "ended": _check_ended,
+    "limited": _check_limited,
+    "attempts": _check_attempt,
+    "unique": _check_unique,
+    "limits": _check_limit,
     "decisions": _check_decision,
 }
 """What is checked of a row, by database, in this order."""
@@ -293,7 +355,7 @@ def check_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
 # The sums.
 
 
-def check_sums(read: Read, rows: Mapping[tuple[int, State], int]) -> Found:
+def check_sums(read: Read, rows: Mapping[tuple[int, State], int], limited: Mapping[int, int]) -> Found:
     """Check that counts per category and state are those of the rows, counters not below what is used."""
     known = read.categories()
     for name, row in known.items():
@@ -304,10 +366,28 @@ def check_sums(read: Read, rows: Mapping[tuple[int, State], int]) -> Found:
                 yield Finding(
                     kind="count", text=f"category {name!r} counts {kept} {state} jobs, its rows are {found}"
                 )
+        if row.limited != limited.get(row.number, 0):
+            text = f"counts {row.limited} jobs that wait at limits, its rows are {limited.get(row.number, 0)}"
+            yield Finding(kind="count", text=f"category {name!r} {text}")
     numbers = {row.number for row in known.values()}
     for number in sorted({number for number, _ in rows} - numbers):
         yield Finding(kind="misplaced", text=f"rows of category number {number}, which no category has")
+    yield from _check_limits(read)
     yield from _check_counters(read)
+
+
+def _check_limits(read: Read) -> Found:
+    """Check that as many run under each limit as it says. Few run at a time: one transaction does."""
+    running: Counter[bytes] = Counter()
+    for _, value in read.rows("running"):
+        status = read.status(value[:ID_BYTES])
+        limits = status.terms.limits if status is not None and status.terms is not None else ()
+        running.update(limit.key for limit in limits)
+    for key, value in read.rows("limits"):
+        row = _decoded(_limits, value)
+        if not isinstance(row, Exception) and row[1] != running[key]:
+            text = f"the limit {key.hex()} counts {row[1]} running jobs, it has {running[key]}"
+            yield Finding(kind="count", text=text)
 
 
 def _check_counters(read: Read) -> Found:
@@ -322,22 +402,27 @@ def _check_counters(read: Read) -> Found:
             yield Finding(kind="counter", text=f"the counter {what!r} is {kept}, and {used} is in use")
 
 
-def count_rows(read: Read) -> Counter[tuple[int, State]]:
-    """Count the rows of the indexes by category number and state, all in this transaction."""
-    seen = Seen()
-    for index in ("pending", "scheduled", "running", "ended"):
+def count_rows(read: Read) -> tuple[Counter[tuple[int, State]], Counter[int]]:
+    """Count the rows as `Seen` has them, `rows` and `limited`, all in this transaction."""
+    rows: Counter[tuple[int, State]] = Counter()
+    limited: Counter[int] = Counter()
+    for index in ("pending", "scheduled", "running", "ended", "limited"):
         for key, value in read.rows(index):
             try:
-                seen.rows[_counted_as(index, key, value)] += 1
+                counted = _counted_as(index, key, value)
             except (struct.error, ValueError):
                 continue  # said of the row itself
-    return seen.rows
+            rows[counted] += 1
+            limited[counted[0]] += index == "limited"
+    return rows, limited
 
 
 def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
     match index:
         case "pending":
             return layout.split_pending(key)[0], State.PENDING
+        case "limited":
+            return layout.split_pending(key[_LIMIT_KEY:])[0], State.PENDING
         case "scheduled":
             return int.from_bytes(value, "big"), State.SCHEDULED
         case "running":
