@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobsched.cli import bench, counts, dispatch, jobs, operations, run, setup, store
+from jobsched.cli import bench, counts, dispatch, jobs, operations, prune, run, setup, store
 from jobsched.cli.balance import balance
 from jobsched.cli.doctor import doctor
 from jobsched.cli.options import ConfigOption, add_verb, lower
@@ -55,7 +55,7 @@ app = typer.Typer(
 _VERBS: tuple[Callable[..., None], ...] = (
     *(setup.init, setup.check, run.run, bench.demo, dispatch.dispatch),
     *(jobs.jobs, jobs.show, operations.cancel, operations.retry, operations.delete, counts.stats),
-    *(store.backup, store.verify, store.restore, doctor),
+    *(prune.prune, store.backup, store.verify, store.restore, doctor),
 )
 for _verb in _VERBS:
     add_verb(app, _verb)

@@ -87,7 +87,7 @@ def show(
         print_json(job_view.details(found))
         return
     for what, value in job_view.lines(found, SystemClock().now()):
-        say(f"{what:<13} {value}" if "\n" not in value else f"{what}\n{value}")
+        say(f"{what}\n{value}" if "\n" in value or what.endswith(":") else f"{what:<13} {value}")
 
 
 def _narrowed(where: Where, state: str | None, category: str | None) -> Where:
