@@ -19,6 +19,7 @@ from jobsched.dispatcher import Dispatcher
 from jobsched.errors import UnknownCategory
 from jobsched.job import State
 from jobsched.options import checked_period
+from jobsched.rate import Rate
 from jobsched.store.base import CategoryStats
 
 __all__ = ["category", "stats"]
@@ -65,7 +66,8 @@ def list_categories(*, config: ConfigOption = None, json_output: JsonOption = Fa
 
     """
     settings = configuration(config)
-    rows = [_category(settings, name, row) for name, row in read_stats(settings).items()]
+    found = read_stats(settings)
+    rows = [_category(settings, name, row) for name, row in found.items()]
     if json_output:
         print_json(rows)
         return
@@ -78,6 +80,7 @@ def list_categories(*, config: ConfigOption = None, json_output: JsonOption = Fa
         wrapped=["note"],
         styles={"paused": "yellow", "not configured": "red"},
     )
+    _print_ends(found)
 
 
 add_verb(category, list_categories, "list")
@@ -168,11 +171,19 @@ def _stats_object(row: CategoryStats) -> dict[str, Any]:
     }
 
 
-def _until(row: CategoryStats) -> str:
-    """Return that a category is paused, and until when if it goes on by itself; else nothing."""
-    if not row.paused:
-        return ""
-    return f"paused until {local_time(row.resume_at)[:19]}" if row.resume_at else "paused"
+def _print_ends(found: dict[str, CategoryStats]) -> None:
+    """Print when pauses end that do so by themselves."""
+    for name, row in found.items():
+        if row.paused and row.resume_at:
+            say(f"{name}: paused until {local_time(row.resume_at)[:19]}")
+
+
+_UNITS = {1.0: "s", 60.0: "m", 3600.0: "h", 86_400.0: "d"}
+
+
+def _rate(rate: Rate) -> str:
+    """Return a rate as categories.toml has it: ``100/m``."""
+    return f"{rate.count}/{_UNITS.get(rate.per_s, f'{rate.per_s:g}s')}"
 
 
 def _print_stats(found: dict[str, CategoryStats]) -> None:
@@ -189,9 +200,8 @@ def _print_stats(found: dict[str, CategoryStats]) -> None:
     rows.append(["total", *map(str, totals), str(sum(sum(row.counts) for row in found.values()))])
     names = [str(state) for state in states]
     print_table(["category", *names, "total"], rows, right=[*names, "total"], elastic=["category"])
+    _print_ends(found)
     for name, row in found.items():
-        if row.resume_at and row.paused:
-            say(f"{name}: {_until(row)}")
         if row.limited:
             say(f"{name}: {row.limited:,} of its pending jobs wait at a limit")
 
@@ -208,20 +218,20 @@ def _category(config: Config, name: str, row: CategoryStats) -> dict[str, Any]:
         "max_workers": settings and settings.max_workers,
         "max_retries": settings and settings.max_retries,
         "timeout_s": settings and settings.timeout_s,
-        "rate": str(settings.rate) if settings and settings.rate else None,
+        "rate": _rate(settings.rate) if settings and settings.rate else None,
         "max_pending": settings and settings.max_pending,
-        "note": ", ".join(filter(None, [_until(row), "" if settings else "not configured"])),
         "counts": _counts(row),
     }
 
 
 def _cells(row: dict[str, Any], rare: list[str]) -> list[str]:
     """Return a category's line in the table; what is not limited is a dash."""
+    remarks = ["paused"] * row["paused"] + ["not configured"] * (not row["configured"])
     settings = [row[key] for key in ("priority", "min_workers", "max_workers", "max_retries", "timeout_s")]
     return [
         row["name"],
         *("-" if value is None else f"{value:g}" for value in settings),
         *("-" if row[key] is None else str(row[key]) for key in rare),
         str(row["counts"]["pending"]),
-        row["note"],
+        ", ".join(remarks),
     ]
