@@ -28,7 +28,7 @@ _PAYLOAD = 1500
 _MOST_BATCHES = 2000
 _BLOCK = 4096
 _DRAIN_S = 60.0
-PRUNE_WORDS: tuple[str, ...] = ()
+PRUNE_WORDS: tuple[str, ...] = ("--older-than", "0s")
 _BEFORE = 40  # jobs that are there before another file fills the disk
 
 
