@@ -397,6 +397,8 @@ def finished(
     status.due_at = due_at if status.state is State.SCHEDULED else status.due_at
     if status.cancel_asked and status.state in CANCELLABLE:
         status.state = State.CANCELLED
+        if terms is not None:
+            return _CANCELLED_UNSTARTED
         return _CANCELLED_CUT_OFF if state is State.PENDING else _CANCELLED_UNTRIED
     return None
 

@@ -58,7 +58,10 @@ class Warden:
         return float("inf")
 
     def cancel(self, pool: Pool, worker: WorkerLink, claim: int, now: float) -> None:
-        """Ask for the end of a run."""
+        """Ask for the end of a run. To ask again puts nothing off."""
+        earlier = self._cancelled.get(worker.number)
+        if earlier is not None and earlier.claim == claim:
+            return
         kill_s = self._settings(worker).kill_after_s
         self._cancelled[worker.number] = _Cancellation(claim, now, _KILL_S if kill_s is None else kill_s)
         self._next_at = 0.0

@@ -4,9 +4,37 @@ import threading
 from itertools import pairwise
 
 import pytest
+from turns import (
+    BROKEN,
+    NOW,
+    SETTLED,
+    add,
+    ask,
+    cancel,
+    claim,
+    counts,
+    finish,
+    give_back,
+    ids,
+    listed,
+    outcome,
+    pages,
+    put_into,
+    status,
+)
 
 from jobsched.codec import decode_record
-from jobsched.job import CRASH_LIMIT, INTERRUPTION_LIMIT, JobError, Limit, State, Terms, format_id, new_id
+from jobsched.job import (
+    CRASH_LIMIT,
+    INTERRUPTION_LIMIT,
+    KEPT_ATTEMPTS,
+    Attempt,
+    JobError,
+    ParkedFor,
+    State,
+    format_id,
+    new_id,
+)
 from jobsched.report import Decision
 from jobsched.store.base import (
     KEPT_DECISIONS,
@@ -20,79 +48,8 @@ from jobsched.store.base import (
     may_still_run,
 )
 
-NOW = 1_000_000
-BROKEN = JobError("ValueError: no", "Traceback …")
 INTERRUPTED_TOO_OFTEN = JobError("interrupted 20 times by stops of its node")
-SETTLED = [s for s in State if s not in (State.SCHEDULED, State.PENDING, State.IN_PROGRESS)]
-
-
-def add(store, *jobs, now=NOW):
-    """Add jobs with one request."""
-    return store.apply(Turn(now=now, requests=[Request(jobs=jobs)]))
-
-
-def claim(store, limit=1, *, category="mail", worker=1, now=NOW):
-    """Claim up to `limit` jobs of a category for one worker."""
-    return store.apply(Turn(now=now, slots=[Slot(category, worker, limit)])).claims
-
-
-def outcome(held, state=State.COMPLETED, *, ended_at=NOW + 5, due_at=0):
-    """Return an outcome of a claim, with what that state carries."""
-    done = state is State.COMPLETED
-    result, error = (b"\x2a", None) if done else (None, BROKEN)
-    return Outcome(held.job, held.number, state, ended_at - 2, ended_at, result, error, due_at)
-
-
-def finish(store, *outcomes, now=NOW + 5):
-    return store.apply(Turn(now=now, outcomes=outcomes))
-
-
-def cancel(store, *ids, now=NOW):
-    """Cancel jobs and return the states that the store answers."""
-    [reply] = store.apply(Turn(now=now, requests=[Request(cancel=ids)])).replies
-    return reply.states
-
-
-def counts(store, category="mail"):
-    """Return a category's counts that are not zero."""
-    found = store.stats()[category]
-    return {state: found[state] for state in State if found[state]}
-
-
-def status(store, job):
-    return store.get(job.id).status
-
-
-def pages(store, query):
-    """Return the ids on all pages of a query, a list for each page."""
-    found, after = [], b""
-    while after is not None:
-        page = store.find(Query(state=query.state, category=query.category, limit=query.limit, after=after))
-        found.append([job.id for job in page.jobs])
-        after = page.next
-    return found
-
-
-def listed(store, state=None, category=None, limit=50):
-    return [i for page in pages(store, Query(state=state, category=category, limit=limit)) for i in page]
-
-
-def ids(jobs):
-    return [job.id for job in jobs]
-
-
-def put_into(store, new_job, state, *, now=NOW, **options):
-    """Add a job, lead it to a state that it does not leave by itself, and return it."""
-    job = new_job(category=str(state), **options)
-    add(store, job, now=now)
-    if state is State.CANCELLED:
-        cancel(store, job.id, now=now)
-        return job
-    for _ in range(CRASH_LIMIT if state is State.QUARANTINED else 1):
-        [held] = claim(store, category=str(state), now=now)
-        reported = State.PENDING if state is State.QUARANTINED else state
-        finish(store, outcome(held, reported, ended_at=now), now=now)
-    return job
+CUT_OFF = JobError("cancelled: while it ran, by the end of its node or worker")
 
 
 # Adding
@@ -261,6 +218,34 @@ def test_a_category_paused_and_resumed_in_one_turn_gives_claims(store, new_job):
     add(store, new_job())
     requests = [Request(pause={"mail": 0}), Request(pause={"mail": 0}, resume=["mail"])]
     assert len(store.apply(Turn(now=NOW, requests=requests, slots=[Slot("mail", 1, 1)])).claims) == 1
+
+
+def test_a_pause_until_a_time_ends_by_itself(store, new_job):
+    add(store, new_job(), new_job("other", due_at=NOW + 50))
+    result = store.apply(Turn(now=NOW, requests=[Request(pause={"mail": NOW + 20})]))
+    assert (result.next_due, result.stats["mail"].resume_at) == (NOW + 20, NOW + 20)
+    assert claim(store, now=NOW + 19) == []
+    result = store.apply(Turn(now=NOW + 20, slots=[Slot("mail", 1, 1)]))
+    assert (len(result.claims), result.next_due) == (1, NOW + 50)
+    assert (result.stats["mail"].paused, result.stats["mail"].resume_at) == (False, 0)
+
+
+def test_the_last_pause_counts_and_a_resume_ends_any(store, new_job):
+    add(store, new_job(), new_job())
+    ask(store, pause={"mail": NOW + 20})
+    ask(store, pause={"mail": 0})
+    assert claim(store, now=NOW + 99) == []
+    result = store.apply(Turn(now=NOW + 99, requests=[Request(pause={"mail": NOW + 200})]))
+    assert result.next_due == NOW + 200
+    result = store.apply(Turn(now=NOW + 99, requests=[Request(resume=["mail"])], slots=[Slot("mail", 1, 9)]))
+    assert (len(result.claims), result.next_due) == (2, None)
+
+
+def test_nothing_of_a_paused_category_is_ready(store, new_job):
+    add(store, new_job())
+    assert store.stats()["mail"].ready == 1
+    ask(store, pause={"mail": 0})
+    assert store.stats()["mail"].ready == 0
 
 
 # Finishing
@@ -467,6 +452,7 @@ def test_a_running_job_is_not_cancelled(store, new_job):
     [held] = claim(store)
     assert cancel(store, job.id) == [State.IN_PROGRESS]
     assert finish(store, outcome(held)).lost == []
+    assert status(store, job).state is State.COMPLETED
 
 
 def test_cancel_answers_for_each_id_in_order(store, new_job):
@@ -482,6 +468,63 @@ def test_a_cancel_does_not_reach_the_jobs_of_its_own_turn(store, new_job):
     requests = [Request(jobs=[job]), Request(cancel=[job.id])]
     assert store.apply(Turn(now=NOW, requests=requests)).replies == [Accepted(), Accepted([None])]
     assert status(store, job).state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (give_back, "cancelled: before it had started"),
+        (lambda store, held: give_back(store, held, interrupted=True), CUT_OFF.cause),
+        (lambda store, held: finish(store, outcome(held, State.PENDING)), CUT_OFF.cause),
+        (
+            lambda store, held: finish(store, outcome(held, State.SCHEDULED)),
+            "cancelled: instead of being tried again",
+        ),
+        (
+            lambda store, held: finish(store, outcome(held, State.PARKED)),
+            "cancelled: instead of being tried again",
+        ),
+        (lambda store, held: finish(store, outcome(held, State.CANCELLED)), BROKEN.cause),
+        (lambda store, _held: store.recover(NOW), CUT_OFF.cause),
+    ],
+    ids=["given back", "interrupted", "crashed", "to be retried", "to be parked", "cancelled", "recovered"],
+)
+def test_a_running_job_that_is_to_be_cancelled_does_not_run_again(store, new_job, end, cause):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    assert cancel(store, job.id) == [State.IN_PROGRESS]
+    assert status(store, job).cancel_asked
+    end(store, held)
+    assert store.get(job.id).error.cause == cause
+    assert counts(store) == {State.CANCELLED: 1}
+    assert listed(store, State.CANCELLED) == [job.id]
+    assert claim(store) == []
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED])
+def test_a_job_that_ends_before_its_cancellation_reaches_it_ends_as_it_does(store, new_job, state):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    cancel(store, job.id)
+    finish(store, outcome(held, state))
+    assert status(store, job).state is state
+
+
+def test_a_cancellation_and_the_crash_that_it_meets_in_one_turn_end_the_job(store, new_job):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store)
+    turn = Turn(
+        now=NOW,
+        requests=[Request(cancel=[job.id])],
+        outcomes=[outcome(held, State.PENDING)],
+        slots=[Slot("mail", 1, 1)],
+    )
+    result = store.apply(turn)
+    assert (result.replies, result.claims) == ([Accepted([State.IN_PROGRESS])], [])
+    assert (status(store, job).state, store.get(job.id).error) == (State.CANCELLED, CUT_OFF)
 
 
 # Releasing
@@ -525,6 +568,84 @@ def test_upcoming_counts_what_falls_due_by_category(store, new_job):
     assert store.upcoming(NOW + 3, 100) == {"a": 2, "b": 1}
     assert store.upcoming(NOW + 99, 2) == {"a": 1, "b": 1}
     assert store.upcoming(NOW, 100) == {}
+
+
+# Remembering attempts
+
+
+def spend(store, job, number, **rest):
+    """Have a job fail and be tried again at once."""
+    [held] = store.apply(Turn(now=NOW + number, release=1, slots=[Slot("mail", number, 1)])).claims
+    error = JobError(f"failed: {number}")
+    end = Outcome(
+        job.id, held.number, State.SCHEDULED, NOW + number, NOW + number, None, error, NOW + number, **rest
+    )
+    finish(store, end)
+    return held
+
+
+def test_the_latest_attempts_are_kept_oldest_first(store, new_job):
+    job = new_job()
+    add(store, job)
+    total = KEPT_ATTEMPTS + 3
+    for number in range(1, total + 1):
+        spend(store, job, number, log=f"log {number}")
+    kept = store.get(job.id).attempts
+    expected = [
+        Attempt(n, n, n, NOW + n, NOW + n, State.SCHEDULED, JobError(f"failed: {n}"), f"log {n}")
+        for n in range(total - KEPT_ATTEMPTS + 1, total + 1)
+    ]
+    assert kept == expected
+
+
+def test_attempts_with_long_logs_come_back_whole_and_of_each_job_its_own(store, new_job):
+    jobs = [new_job(job_id=bytes(15) + bytes([n])) for n in (1, 2)]
+    logs = ["x" * (16 << 10), "ü" * (8 << 10), "", "y" * 5000]
+    for job in jobs:
+        add(store, job)
+        for number, log in enumerate(logs, 1):
+            spend(store, job, number, log=log + job.id.hex())
+        cancel(store, job.id)
+    for job in jobs:
+        assert [one.log for one in store.get(job.id).attempts] == [log + job.id.hex() for log in logs]
+    ask(store, delete=[jobs[0].id])
+    assert len(store.get(jobs[1].id).attempts) == len(logs)
+
+
+@pytest.mark.parametrize(("error", "log", "count"), [(None, "", 0), (None, "a line", 1), (BROKEN, "", 1)])
+def test_a_run_that_failed_or_wrote_something_is_remembered(store, new_job, error, log, count):
+    job = new_job()
+    add(store, job)
+    [held] = claim(store, worker=7)
+    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW + 1, b"\x2a", error, log=log))
+    expected = [Attempt(1, held.number, 7, NOW, NOW + 1, State.COMPLETED, error, log)]
+    assert store.get(job.id).attempts == expected[:count]
+    assert store.find(Query(state=State.COMPLETED)).jobs[0].attempts == []
+
+
+def test_a_retry_keeps_the_attempts_of_before(store, new_job):
+    job = put_into(store, new_job, State.FAILED)
+    ask(store, retry=[job.id])
+    [held] = claim(store, category="failed")
+    finish(store, outcome(held, State.FAILED))
+    assert [(one.attempt, one.claim) for one in store.get(job.id).attempts] == [(1, 1), (1, 2)]
+
+
+def test_an_unspent_attempt_may_be_repeated_for_ever(store, new_job):
+    job = new_job()
+    add(store, job)
+    assert [spend(store, job, number, unspent=True).attempt for number in range(1, 6)] == [1] * 5
+    assert [one.claim for one in store.get(job.id).attempts] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("reason", [ParkedFor.UNKNOWN_TASK, ParkedFor.BAD_ARGUMENTS, ParkedFor.UNREADABLE])
+def test_a_parked_job_says_why(store, new_job, reason):
+    job = new_job()
+    add(store, job)
+    finish(store, outcome(claim(store)[0], State.PARKED, parked_for=reason, unspent=True))
+    assert (status(store, job).parked_for, status(store, job).attempt) == (reason, 0)
+    ask(store, retry=[job.id])
+    assert status(store, job).parked_for is ParkedFor.NOTHING
 
 
 # Counting
@@ -764,38 +885,3 @@ def test_turns_from_several_threads_each_happen_whole(store, new_job):
     places = {job.id: status(store, job).sequence for job in jobs}
     assert sorted(places.values()) == list(range(1, 161))
     assert all(places[a.id] + 1 == places[b.id] for a, b in list(pairwise(jobs))[::2])
-
-
-# Terms
-
-
-def limited(most):
-    return Terms(limits=(Limit(b"l" * 16, most),))
-
-
-def test_a_job_that_ends_does_not_bring_back_an_older_word_on_its_limit(store, new_job):
-    add(store, new_job(terms=limited(3)))
-    [held] = claim(store)
-    add(store, *(new_job(terms=limited(1)) for _ in range(3)))
-    finish(store, outcome(held))
-    found = [claim(store, worker=worker) for worker in (1, 2, 3)]
-    assert [len(claims) for claims in found] == [1, 0, 0]
-
-
-def test_an_id_twice_in_one_request_does_not_conflict_with_itself(store, new_job):
-    job = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
-    assert add(store, job, job).replies == [Accepted()]
-    other = new_job(terms=Terms(unique=b"u" * 16), on_conflict="refuse")
-    assert add(store, other).replies[0].kind == "DuplicateJob"
-
-
-def test_a_snoozed_job_that_completes_without_a_result_keeps_no_error(store, new_job):
-    job = new_job()
-    add(store, job)
-    [held] = claim(store)
-    snooze = Outcome(job.id, held.number, State.SCHEDULED, NOW, NOW, None, BROKEN, NOW, unspent=True)
-    finish(store, snooze)
-    [held] = store.apply(Turn(now=NOW, release=1, slots=[Slot("mail", 1, 1)])).claims
-    assert held.attempt == 1
-    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW))
-    assert (store.get(job.id).result, store.get(job.id).error) == (None, None)

@@ -20,9 +20,10 @@ from hypothesis.stateful import (
 
 from jobsched import job as rules
 from jobsched.codec import unseal
-from jobsched.job import JobError, Limit, State, Terms
+from jobsched.job import JobError, Limit, ParkedFor, State, Terms
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
+from jobsched.store import memory
 from jobsched.store.base import GiveBack, Outcome, Prune, Query, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
 from jobsched.store.turnlog import RecordingStore, TurnLog, replay
@@ -38,18 +39,21 @@ ids = st.integers(0, len(IDS) - 1).map(IDS.__getitem__)
 workers = st.integers(1, 4)
 steps = st.integers(-5, 12)
 times = st.just(0) | st.integers(1000, 1060)
+limits = st.lists(
+    st.builds(Limit, st.sampled_from([b"k" * 16, b"l" * 16]), st.integers(1, 2)),
+    max_size=2,
+    unique_by=lambda limit: limit.key,
+).map(tuple)
 terms = st.none() | st.builds(
     Terms,
     at_most_once=st.booleans(),
     expires_at=times,
     unique=st.sampled_from([b"", b"u" * 16, b"v" * 16]),
     frees_at_start=st.booleans(),
-    limits=st.lists(
-        st.builds(Limit, st.sampled_from([b"k" * 16, b"l" * 16]), st.integers(1, 2)),
-        max_size=2,
-        unique_by=lambda limit: limit.key,
-    ).map(tuple),
+    limits=limits,
 )
+# What a worker tells of a task whose dispatcher did not know it: nothing that depends on a dispatch.
+task_terms = st.builds(Terms, at_most_once=st.booleans(), limits=limits)
 prunes = st.builds(
     Prune,
     state=st.sampled_from([State.COMPLETED, State.FAILED, State.CANCELLED]),
@@ -84,10 +88,14 @@ outcomes = st.fixed_dictionaries(
     {
         "which": held_or_not,
         "state": st.sampled_from(
-            [State.COMPLETED, State.FAILED, State.PARKED, State.SCHEDULED, State.PENDING]
+            [State.COMPLETED, State.FAILED, State.CANCELLED, State.PARKED, State.SCHEDULED, State.PENDING]
         ),
         "took": st.integers(0, 3),
         "wait": steps,
+        "log": st.sampled_from(["", "", "a line\n", "ü" * 9000]),
+        "unspent": st.booleans(),
+        "parked_for": st.sampled_from(ParkedFor),
+        "terms": st.none() | task_terms,
     }
 )
 give_backs = st.tuples(held_or_not, st.booleans())
@@ -141,6 +149,12 @@ class StoresAgree(RuleBasedStateMachine):
         self.turn(step, ended=ended)
 
     @precondition(lambda self: self.model.in_progress())
+    @rule(step=steps, places=st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    def cancel_running(self, step, places):
+        running = self.running()
+        self.turn(step, cancel=[running[place % len(running)] for place in places])
+
+    @precondition(lambda self: self.model.in_progress())
     @rule(step=steps, back=st.lists(give_backs, min_size=1, max_size=3))
     def give_back(self, step, back):
         self.turn(step, back=back)
@@ -158,12 +172,12 @@ class StoresAgree(RuleBasedStateMachine):
     def do_all(self, *, step, **parts):
         self.turn(step, **parts)
 
-    def turn(self, step, *, asked=(), ended=(), back=(), release=0, room=(), decided=(), prune=()):
+    def turn(self, step, *, asked=(), cancel=(), ended=(), back=(), release=0, room=(), decided=(), prune=()):
         """Apply one turn to both stores."""
         self.now += step
         turn = Turn(
             now=self.now,
-            requests=[self.request(**one) for one in asked],
+            requests=[*(self.request(**one) for one in asked), Request(cancel=cancel)],
             outcomes=[self.outcome(**one) for one in ended],
             give_back=[GiveBack(*self.held(*which), interrupted) for which, interrupted in back],
             decisions=decided,
@@ -262,21 +276,33 @@ class StoresAgree(RuleBasedStateMachine):
     def request(self, jobs, **changes):
         return Request(jobs=[self.new_job(**job) for job in jobs], **changes)
 
-    def outcome(self, which, state, took, wait):
+    def outcome(self, *, which, state, took, wait, log, unspent, parked_for, terms):
+        job_id, claim = self.held(*which)
+        job = self.model.get(job_id)
+        asks_for_terms = state is State.PENDING and terms and job is not None and job.status.terms is None
         completed = state is State.COMPLETED
         return Outcome(
-            *self.held(*which),
+            job_id,
+            claim,
             state,
             self.now - took,
             self.now,
             bytes((took,)) if completed and took else None,
-            None if completed else JobError(f"failed after {took}"),
+            None if completed and took != 1 else JobError(f"failed after {took}"),
             self.now + wait if state is State.SCHEDULED else 0,
+            log,
+            bool(asks_for_terms) or (unspent and state is State.SCHEDULED),
+            parked_for if state is State.PARKED else ParkedFor.NOTHING,
+            terms if asks_for_terms else None,
         )
+
+    def running(self):
+        """Return the jobs in progress."""
+        return [job_id for jobs in self.model.in_progress().values() for job_id in jobs]
 
     def held(self, place, is_live, job_id):
         """Return job and claim number of a job in progress, or of one that may not be."""
-        running = [job_id for jobs in self.model.in_progress().values() for job_id in jobs]
+        running = self.running()
         if is_live and running:
             job_id = running[place % len(running)]
             return job_id, self.model.get(job_id).status.claim
@@ -350,4 +376,6 @@ def test_a_durable_store_does_what_the_model_does(open_durable, new_job, profile
     # Low enough for random turns to reach them.
     monkeypatch.setattr(rules, "INTERRUPTION_LIMIT", 2)
     monkeypatch.setattr(rules, "CRASH_LIMIT", 2)
+    monkeypatch.setattr(memory, "KEPT_ATTEMPTS", 2)
+    monkeypatch.setattr(layout, "KEPT_ATTEMPTS", 2)
     run_state_machine_as_test(partial(StoresAgree, open_durable, new_job), settings=profile)
