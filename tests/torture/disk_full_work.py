@@ -71,6 +71,7 @@ class Cycles:
         self._drain("with a store that is full")
         self._prune()
         self._check_room("after the ended jobs were pruned")
+        self._drain("after there was room again")
 
     def _fill_by_others(self) -> None:
         """Have another file take the rest of the disk; all finish; without it there is room again."""
