@@ -160,20 +160,17 @@ def test_a_job_that_asks_is_not_interrupted_until_its_node_insists(board, interr
 
 
 def test_the_next_job_has_not_asked(board, interrupts):
-    def work():
-        interrupts.asks(1)
-        interrupts.begin()
+    def job():
         board.ask_cancel(2, 1)
-        return interrupts.call(2, 5, poke)
+        poke()
+        return "went on"
 
-    assert in_child(work) == "JobCancel: cancelled before it began"
-
-    def later():
-        interrupts.asks(1)
+    def work():
+        interrupts.call(1, 5, lambda: interrupts.asks(1))
         interrupts.begin()
-        return interrupts.call(3, 5, lambda: (board.ask_cancel(3, 1), poke(), "went on"))
+        return interrupts.call(2, 5, job)
 
-    assert in_child(later) == "JobCancel: cancelled"
+    assert in_child(work) == "JobCancel: cancelled"
 
 
 @pytest.mark.parametrize("limit_s", [None, 0.02])
@@ -218,7 +215,7 @@ def test_nothing_is_raised_outside_a_run(board, interrupts):
         interrupts.install()
         board.ask_cancel(1, 2)
         poke()
-        interrupts.call(2, 0.05, lambda: None)
+        interrupts.call(2, 5, lambda: None)
         rest = signal.getitimer(signal.ITIMER_REAL)
         os.kill(os.getpid(), signal.SIGALRM)
         poke()
