@@ -48,7 +48,8 @@ Send = Callable[[Dispatcher, Sequence[str]], list[State | None]]
 class Change:
     """A verb: what it is called, how it is asked for, and from and to which states it leads.
 
-    The answer None stands for no job; `to` holds None where that is what was wanted.
+    The answer None stands for no job; `to` holds None where that is what was wanted. Jobs in a state
+    of `only_named` are meant by conditions only where these speak of states.
     """
 
     verb: str
@@ -57,6 +58,11 @@ class Change:
     states: frozenset[State]
     to: frozenset[State | None]
     is_destructive: bool
+    only_named: frozenset[State] = frozenset()
+
+    def meant_by(self, where: Where) -> frozenset[State]:
+        """Return the states whose jobs conditions may mean."""
+        return self.states - self.only_named if where.states == frozenset(State) else self.states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +158,7 @@ def _count(change: Change, settings: Settings, where: Where) -> tuple[int, list[
         reading(settings.config) as store,
         Progress(quiet=settings.json_output, doing="found") as progress,
     ):
-        for page in selected(store, where, change.states) if store else ():
+        for page in selected(store, where, change.meant_by(where)) if store else ():
             count += len(page)
             first += page[: _SHOWN - len(first)]
             progress("jobs", count)
@@ -161,7 +167,7 @@ def _count(change: Change, settings: Settings, where: Where) -> tuple[int, list[
 
 def _ids(change: Change, settings: Settings, where: Where) -> Iterator[str]:
     with reading(settings.config) as store:
-        for page in selected(store, where, change.states) if store else ():
+        for page in selected(store, where, change.meant_by(where)) if store else ():
             yield from (format_id(job.id) for job in page)
 
 

@@ -21,6 +21,7 @@ from jobsched.cli.options import ConfigOption, JsonOption, configuration, durati
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import InvalidOption
 from jobsched.job import CANCELLABLE, RETRYABLE, State, parse_id
+from jobsched.transport import is_final
 
 __all__ = ["CANCEL", "DELETE", "RETRY", "cancel", "delete", "retry"]
 
@@ -31,6 +32,7 @@ RETRY = Change(
     states=RETRYABLE,
     to=frozenset({State.PENDING}),
     is_destructive=False,
+    only_named=frozenset({State.SCHEDULED}),  # a delay is no mishap that a retry mends
 )
 DELETE = Change(
     verb="delete",
@@ -68,9 +70,9 @@ def retry(
 ) -> None:
     """Send jobs to the end of their queues again, with all their retries.
 
-    Those that failed, were cancelled, parked or quarantined, or wait for their time. Conditions are
-    on state, category, task, name, error, age, attempt, priority and id. Exit code 1 if one of the
-    named jobs could not be sent.
+    Those that failed, were cancelled, parked or quarantined, or wait for their time; the last with
+    --where only where it names their state. Conditions are on state, category, task, name, error,
+    age, attempt, priority and id. Exit code 1 if one of the named jobs could not be sent.
 
     Examples:
       jobsched retry 3e4f60 81ab02
@@ -144,14 +146,14 @@ class _Waiting:
         self._deadline = None if limit_s is None else time.monotonic() + limit_s
 
     def end_of(self, dispatcher: Dispatcher, row: dict[str, Any]) -> dict[str, Any]:
-        """Return what became of a job that ran: its state, its error's cause, and whether it is cancelled."""
+        """Return what became of a job that ran: its state, its error's cause, whether it is cancelled."""
         left = None if self._deadline is None else max(0.001, self._deadline - time.monotonic())
         found = dispatcher.look(parse_id(row["id"]), left)
         state = None if found is None else found.status.state
         return {
             "id": row["id"],
             "state": None if state is None else str(state),
-            "error": found.error.cause if found and found.error else None,
+            "error": found.error.cause if found and found.error and is_final(found.status.state) else None,
             "changed": state is State.CANCELLED,
         }
 

@@ -57,6 +57,11 @@ def test_retrying_what_cannot_be_fails(project, three):
     assert ran.json == [{"id": UNKNOWN, "state": None}, {"id": three[1], "state": "pending"}]
 
 
+def test_conditions_without_a_state_leave_delays_alone(project, three):
+    assert project("retry", "--where", "category=mail").out == "retried 0 jobs\n"
+    assert project("retry", "--where", "category=mail, state!=failed").out == "retried 1 job\n"
+
+
 def test_a_job_that_is_deleted_is_gone(project, three):
     assert project("delete", three[0], "--json").json == [{"id": three[0], "state": "deleted"}]
     assert project("delete", three[0], code=1).out == f"{three[0]}  not found\n"

@@ -1,10 +1,13 @@
 """Conditions against real jobs that a real node has run."""
 
-import os
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
+
+from jobsched.job import parse_id
+from jobsched.store.lmdb import open_store
 
 TASKS = """
 import os, signal, time
@@ -101,10 +104,12 @@ def test_prune_works_beside_a_node(napping, node):
     jobs = [napping.dispatch("tasks:send", "--arg", '"a"') for _ in range(3)]
     wait_for(lambda: {state(napping, job) for job in jobs} == {"completed"})
     assert napping("prune", "--older-than", "0s").out == "deleted 3 jobs (3 completed)\n"
-    assert os.path.exists(napping.folder / ".jobsched" / "node.sock")
+    assert node.poll() is None
 
 
 def test_why_a_job_is_parked_is_shown(napping, node):
+    known = napping.dispatch("tasks:send", "--arg", '"a"')
+    wait_for(lambda: state(napping, known) == "completed")  # the node knows its tasks by then
     assert "unknown task" in napping("dispatch", "no:such", "--category", "mail", code=2).err
     job = napping.dispatch("no:such", "--category", "mail", "--allow-unknown")
     wait_for(lambda: state(napping, job) == "parked")
@@ -132,3 +137,20 @@ def test_state_and_category_go_with_conditions(project):
     assert ids("--where", "category=mail", "--category", "reports") == []
     assert ids("--where", "state=pending", "--state", "failed") == []
     assert len(ids("--where", "task=tasks:*", "--limit", "1")) == 1
+
+
+def test_a_damaged_record_is_found_by_what_is_still_known_of_it(project):
+    job = project.dispatch("tasks:send", "--arg", '"a"')
+    with closing(open_store(project.folder / ".jobsched")) as store:
+        wanted = parse_id(job)
+        with store._env.begin(write=True) as txn, txn.cursor(db=store._dbs.jobs) as cursor:
+            assert cursor.set_range(wanted)
+            key, value = cursor.item()
+            assert key.startswith(wanted)
+            cursor.put(key, value[:-3] + b"\xff\xff\xff")
+    assert project("delete", "--where", "task=*", "--json").json["matched"] == 0
+    assert project("retry", "--where", f"id={job}", "--json").json["matched"] == 0  # it is pending
+    assert project("jobs", "--where", "state=pending", "--json").json[0]["task"] is None
+    assert "damaged" in project("show", job).out
+    assert project("show", job, "--json").json["args"] is None
+    assert project("delete", "--where", f"id={job}", "--json").json["changed"] == 1
