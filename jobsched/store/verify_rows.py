@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from jobsched.codec import BadRecord, decode_record, seal, unseal
+from jobsched.codec import BadRecord, decode_record, seal
 from jobsched.job import CANCELLABLE, ID_BYTES, Attempt, JobStatus, State, format_id, holds_key
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Db, ResultRow, Txn
+from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
+from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
 
-__all__ = ["CHECKS", "RESTORE", "Finding", "Read", "Seen", "check_row", "check_sums", "count_rows"]
+__all__ = ["CHECKS", "check_row", "check_sums", "count_rows"]
 
-RESTORE = "jobsched restore BACKUP"
 _CHUNK_KEY = 2
 _ATTEMPT_KEY = ID_BYTES + 8
 _LIMIT_KEY = 16
 
-Row = TypeVar("Row")
 
 _categories = msgspec.msgpack.Decoder(CategoryRow)
 _attempts = msgspec.msgpack.Decoder(Attempt)
@@ -35,93 +32,6 @@ _limits = msgspec.msgpack.Decoder(tuple[int, int])
 _counters = msgspec.msgpack.Decoder(Counters)
 _decisions = msgspec.msgpack.Decoder(Decision)
 _results = msgspec.msgpack.Decoder(ResultRow)
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong.
-
-    `kind` is one of structure, damaged, misplaced, orphan, count, counter; `job` the id of the job
-    it is about, None for the store's own rows; `mend` the command that mends it.
-    """
-
-    kind: str
-    text: str
-    job: str | None = None
-    mend: str = RESTORE
-
-
-Found = Iterator[Finding]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What has been seen over all transactions: the highest numbers in use, and rows counted.
-
-    `rows` counts the rows of the indexes by category number and state, `limited` those that wait at
-    limits by category number; `sequence`, `claim` and
-    `epoch` are the highest that a status holds.
-    """
-
-    sequence: int = 0
-    claim: int = 0
-    epoch: int = 0
-    rows: Counter[tuple[int, State]] = field(default_factory=Counter)
-    limited: Counter[int] = field(default_factory=Counter)
-
-    def note(self, status: JobStatus) -> None:
-        """Raise the highest numbers to those of a status."""
-        self.sequence = max(self.sequence, status.sequence)
-        self.claim = max(self.claim, status.claim)
-        self.epoch = max(self.epoch, status.worker >> 32)
-
-
-class Read:
-    """One short read transaction. A database that the file does not have reads as empty."""
-
-    def __init__(self, txn: Txn, dbs: Mapping[str, Db], seen: Seen) -> None:
-        self.txn = txn
-        self.dbs = dbs
-        self.seen = seen
-        self.numbers = {name: row.number for name, row in self.categories().items()}
-
-    def get(self, database: str, key: bytes) -> bytes | None:
-        """Return a row's value."""
-        return self.txn.get(key, db=self.dbs[database]) if database in self.dbs else None
-
-    def blob(self, database: str, key: bytes) -> bytes | None:
-        """Return a record that may be split."""
-        try:
-            return layout.get_blob(self.txn, self.dbs[database], key) if database in self.dbs else None
-        except OverflowError:  # it says a length that no record has
-            return b""
-
-    def rows(self, database: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield a database's rows behind a key."""
-        if database not in self.dbs:
-            return
-        cursor = self.txn.cursor(db=self.dbs[database])
-        if cursor.set_range(after + b"\0" if after else b"\0"):
-            yield from cursor
-
-    def categories(self) -> dict[str, CategoryRow]:
-        """Return the categories that can be read."""
-        found = {}
-        for key, value in self.rows("categories"):
-            row = _decoded(_categories, value)
-            if isinstance(row, CategoryRow):
-                found[key.decode(errors="replace")] = row
-        return found
-
-    def status(self, job_id: bytes) -> JobStatus | None:
-        """Return a job's status, None where it is missing or damaged."""
-        data = self.get("statuses", job_id)
-        try:
-            return None if data is None else layout.decode_status(data)
-        except BadRecord:
-            return None
-
-
-# The rows of each database.
 
 
 def _check_status(read: Read, job_id: bytes, data: bytes) -> Found:
@@ -203,7 +113,7 @@ def _check_result_row(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a result has a job and decodes, and that a chunk has a result."""
     yield from _check_blob_row(read, "results", ID_BYTES, (key, value))
     if len(key) == ID_BYTES:
-        row = _decoded(_results, read.blob("results", key) or b"")
+        row = decoded(_results, read.blob("results", key) or b"")
         if isinstance(row, Exception):
             yield _damaged(key, "its result", row)
 
@@ -212,7 +122,7 @@ def _check_attempt(read: Read, key: bytes, value: bytes) -> Found:
     """Check that an attempt has a job and decodes, and that a chunk has an attempt."""
     yield from _check_blob_row(read, "attempts", _ATTEMPT_KEY, (key, value))
     if len(key) == _ATTEMPT_KEY:
-        row = _decoded(_attempts, read.blob("attempts", key) or b"")
+        row = decoded(_attempts, read.blob("attempts", key) or b"")
         if isinstance(row, Exception):
             yield _damaged(key[:ID_BYTES], "the record of an attempt", row)
 
@@ -270,7 +180,7 @@ def _check_unique(read: Read, key: bytes, value: bytes) -> Found:
 
 def _check_limit(_read: Read, key: bytes, value: bytes) -> Found:
     """Check that a limit decodes. (How many run under it is checked with the sums.)"""
-    row = _decoded(_limits, value)
+    row = decoded(_limits, value)
     if isinstance(row, Exception):
         yield Finding(kind="damaged", text=f"the limit {key.hex()} is unreadable: {row}")
 
@@ -309,7 +219,7 @@ def _check_index_row(read: Read, row: tuple[str, bytes], job_id: bytes, number: 
 def _check_category(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a category decodes, and no other has its number. (Its counts: `check_sums`.)"""
     name = key.decode(errors="replace")
-    row = _decoded(_categories, value)
+    row = decoded(_categories, value)
     if isinstance(row, Exception):
         yield Finding(kind="damaged", text=f"the row of category {name!r} is unreadable: {row}")
     elif sum(number == row.number for number in read.numbers.values()) > 1:
@@ -317,7 +227,7 @@ def _check_category(read: Read, key: bytes, value: bytes) -> Found:
 
 
 def _check_decision(_read: Read, key: bytes, value: bytes) -> Found:
-    row = _decoded(_decisions, value)
+    row = decoded(_decisions, value)
     if isinstance(row, Exception):
         number = int.from_bytes(key, "big")
         yield Finding(kind="damaged", text=f"the balancer's decision {number} is unreadable: {row}")
@@ -384,7 +294,7 @@ def _check_limits(read: Read) -> Found:
         limits = status.terms.limits if status is not None and status.terms is not None else ()
         running.update(limit.key for limit in limits)
     for key, value in read.rows("limits"):
-        row = _decoded(_limits, value)
+        row = decoded(_limits, value)
         if not isinstance(row, Exception) and row[1] != running[key]:
             text = f"the limit {key.hex()} counts {row[1]} running jobs, it has {running[key]}"
             yield Finding(kind="count", text=text)
@@ -392,7 +302,7 @@ def _check_limits(read: Read) -> Found:
 
 def _check_counters(read: Read) -> Found:
     data = read.get("meta", b"counters")
-    counters = _decoded(_counters, seal(b"\x90") if data is None else data)
+    counters = decoded(_counters, seal(b"\x90") if data is None else data)
     if isinstance(counters, Exception):
         yield Finding(kind="damaged", text=f"the counters are unreadable: {counters}")
         return
@@ -432,13 +342,6 @@ def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
 
 
 # What is said.
-
-
-def _decoded(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row | BadRecord | msgspec.MsgspecError:
-    try:
-        return decoder.decode(unseal(data))
-    except (BadRecord, msgspec.MsgspecError) as error:
-        return error
 
 
 def _damaged(job_id: bytes, what: str, error: Exception) -> Finding:
