@@ -70,9 +70,10 @@ def retry(
 ) -> None:
     """Send jobs to their queues again.
 
-    They go to the end, with all their retries. Those that failed, were cancelled, parked or quarantined, or wait for their time; the last with
-    --where only where it names their state. Conditions are on state, category, task, name, error,
-    age, attempt, priority and id. Exit code 1 if one of the named jobs could not be sent.
+    They go to the end, with all their retries. Those that failed, were cancelled, parked or
+    quarantined, or wait for their time; the last with --where only where it names their state.
+    Conditions are on state, category, task, name, error, age, attempt, priority and id. Exit code 1
+    if one of the named jobs could not be sent.
 
     Examples:
       jobsched retry 3e4f60 81ab02
