@@ -68,11 +68,12 @@ def retry(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Send jobs to the end of their queues again, with all their retries.
+    """Send jobs to their queues again.
 
-    Those that failed, were cancelled, parked or quarantined, or wait for their time; the last with
-    --where only where it names their state. Conditions are on state, category, task, name, error,
-    age, attempt, priority and id. Exit code 1 if one of the named jobs could not be sent.
+    They go to the end, with all their retries. Those that failed, were cancelled, parked or
+    quarantined, or wait for their time; the last with --where only where it names their state.
+    Conditions are on state, category, task, name, error, age, attempt, priority and id. Exit code 1
+    if one of the named jobs could not be sent.
 
     Examples:
       jobsched retry 3e4f60 81ab02

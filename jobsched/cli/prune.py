@@ -67,12 +67,12 @@ def prune(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Delete jobs that have ended, the oldest first, while the node may run.
+    """Delete jobs that have ended, oldest first.
 
-    Without options, by the configured retention. With both --older-than and --keep, what is old and
-    not among the newest N. What ended in the last 10 minutes is kept, as a client may still repeat
-    its dispatch, but for an --older-than that says otherwise. Parked and quarantined jobs are for
-    `jobsched delete`.
+    The node may run. Without options, by the configured retention. With both --older-than and
+    --keep, what is old and not among the newest N. What ended in the last 10 minutes is kept, as a
+    client may still repeat its dispatch, but for an --older-than that says otherwise. Parked and
+    quarantined jobs are for `jobsched delete`.
 
     Examples:
       jobsched prune
