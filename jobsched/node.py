@@ -122,6 +122,7 @@ class Node:
                 next_worker=owned.next_worker,
             )
             stack.callback(self._crew.close)
+            self._reception.report = self._view
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             while not self._is_over():
                 self._turn()
@@ -363,16 +364,17 @@ class Node:
         if self._report is None or (now - self._reported_at < _REPORT_S and not final):
             return
         self._reported_at = now
-        self._report(
-            NodeReport(
-                at=self._clock.now(),
-                uptime_s=now - self._started_at,
-                ended=self._ended,
-                failed=self._failed(),
-                moves=self._balancer.moves,
-                draining=self._drain is not None,
-                held=self._pressure.reason,
-                categories=self._pool.view(self._stats),
-                decision=self._balancer.last,
-            )
+        self._report(self._view())
+
+    def _view(self) -> NodeReport:
+        return NodeReport(
+            at=self._clock.now(),
+            uptime_s=self._clock.monotonic() - self._started_at,
+            ended=self._ended,
+            failed=self._failed(),
+            moves=self._balancer.moves,
+            draining=self._drain is not None,
+            held=self._pressure.reason,
+            categories=self._pool.view(self._stats),
+            decision=self._balancer.last,
         )

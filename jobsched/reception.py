@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ from jobsched import wire
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
 from jobsched.job import ID_BYTES, KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
+from jobsched.report import NodeReport
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
 from jobsched.transport import is_final
 
@@ -47,6 +48,7 @@ class Reception:
     """What has been asked and not yet answered. Belongs to the node's loop.
 
     `tasks` are the names that can be run here; while it is empty, no task is refused as unknown.
+    `report` tells how the node is doing; it is set by the node.
     """
 
     def __init__(self, config: Config) -> None:
@@ -54,14 +56,18 @@ class Reception:
         limits = {name: settings.max_pending for name, settings in config.categories.items()}
         self._limits = {name: limit for name, limit in limits.items() if limit is not None}
         self.tasks: Collection[str] = ()
+        self.report: Callable[[], NodeReport] = _no_report
         self._asked: list[tuple[Asker, int, Request]] = []
         self._answering: list[tuple[Asker, int, Request]] = []
         self._looks: deque[tuple[Asker, wire.Look]] = deque()
         self._watchers: dict[bytes, list[tuple[Asker, int]]] = {}
         self._parts: dict[tuple[Asker, int], _Parts] = {}
 
-    def take(self, asker: Asker, message: wire.Ask | wire.Look) -> None:
+    def take(self, asker: Asker, message: wire.Ask | wire.Look | wire.Survey) -> None:
         """Note what is asked. Raises WireError when a request is over its limits."""
+        if isinstance(message, wire.Survey):
+            asker.send(wire.Surveyed(message.number, self.report()))
+            return
         _check_ids(message)
         if isinstance(message, wire.Look):
             self._looks.append((asker, message))
@@ -174,6 +180,10 @@ class Reception:
             watchers[:] = [entry for entry in watchers if entry[0] is not asker]
             if not watchers:
                 del self._watchers[job_id]
+
+
+def _no_report() -> NodeReport:
+    raise WireError("the node is not ready")
 
 
 def _check_ids(message: wire.Ask | wire.Look) -> None:

@@ -22,6 +22,7 @@ from jobsched import holders, wire
 from jobsched.clock import SystemClock
 from jobsched.errors import Unavailable, WireError, rebuilt
 from jobsched.job import ENDED, State
+from jobsched.report import NodeReport
 from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
 from jobsched.store.lmdb import open_store
 from jobsched.store.lmdb_space import DEFAULT_QUOTA
@@ -116,6 +117,15 @@ class NodeConnection:
             message = self._receive()
             if isinstance(message, wire.Seen) and message.number == number:
                 return message.job
+
+    def survey(self) -> NodeReport:
+        """Ask how the node is doing."""
+        self._number += 1
+        self._socket.sendall(wire.frame(wire.Survey(self._number)))
+        while True:
+            message = self._receive()
+            if isinstance(message, wire.Surveyed) and message.number == self._number:
+                return message.report
 
     def _receive(self) -> wire.FromNode:
         while not self._arrived:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from jobsched.errors import InvalidOption, WireError
+from jobsched.report import NodeReport
 from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "Look",
     "Ready",
     "Seen",
+    "Survey",
+    "Surveyed",
     "ToWorker",
     "Welcome",
     "Work",
@@ -102,6 +105,19 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, tag=True):
     job: StoredJob | None
 
 
+class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Ask how the node is doing."""
+
+    number: int
+
+
+class Surveyed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """How the node is doing."""
+
+    number: int
+    report: NodeReport
+
+
 class Work(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Jobs for a worker, to run in order, one per token."""
 
@@ -129,8 +145,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
     outcome: Outcome
 
 
-FromClient = Hello | Ask | Look
-FromNode = Welcome | Bye | Answer | Seen
+FromClient = Hello | Ask | Look | Survey
+FromNode = Welcome | Bye | Answer | Seen | Surveyed
 FromWorker = Done | Ask | Look | Ready
 ToWorker = Work | Drop | Answer | Seen
 

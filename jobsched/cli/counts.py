@@ -11,7 +11,7 @@ from jobsched.cli.changes import Settings, answer_where, change_where, dispatchi
 from jobsched.cli.operations import DELETE
 from jobsched.cli.options import ConfigOption, JsonOption, add_verb, configuration, duration
 from jobsched.cli.output import iso_time, local_time, print_json, say
-from jobsched.cli.reading import read_stats
+from jobsched.cli.reading import read_stats, survey
 from jobsched.cli.table import print_table
 from jobsched.cli.where import Where
 from jobsched.config import Config
@@ -32,24 +32,35 @@ _RARE = (State.SCHEDULED, State.CANCELLED, State.PARKED, State.QUARANTINED)
 
 
 def stats(*, config: ConfigOption = None, json_output: JsonOption = False) -> None:
-    """Count the jobs per category and state.
+    """Count the jobs per category and state; say what the node does, where one runs.
 
     Examples:
       jobsched stats
       jobsched stats --json
 
     """
-    found = read_stats(configuration(config))
+    settings = configuration(config)
+    found, node = read_stats(settings), survey(settings)
     if json_output:
         total = {str(state): sum(row[state] for row in found.values()) for state in State}
         print_json(
             {
                 "categories": {name: _stats_object(row) for name, row in found.items()},
                 "total": {**total, "total": sum(total.values())},
+                "node": node
+                and {
+                    "uptime_s": round(node.uptime_s, 3),
+                    "draining": node.draining,
+                    "held": node.held or None,
+                    "busy": sum(report.busy for report in node.categories.values()),
+                    "workers": sum(report.workers for report in node.categories.values()),
+                },
             }
         )
-    else:
-        _print_stats(found)
+        return
+    _print_stats(found)
+    if node is not None and node.held:
+        say(f"no jobs start: {node.held}")
 
 
 @category.callback()

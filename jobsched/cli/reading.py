@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import lmdb
 
 from jobsched.config import Config
-from jobsched.errors import InvalidOption, JobNotFound, StoreError
+from jobsched.errors import InvalidOption, JobNotFound, JobschedError, StoreError
 from jobsched.job import parse_id
+from jobsched.report import NodeReport
 from jobsched.store.base import CategoryStats, JobStore
 from jobsched.store.lmdb import open_store
+from jobsched.transport import NodeConnection
 
-__all__ = ["job_id", "read_stats", "reading"]
+__all__ = ["job_id", "read_stats", "reading", "survey"]
+
+_PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
@@ -44,6 +48,20 @@ def read_stats(config: Config) -> dict[str, CategoryStats]:
         found = store.stats() if store else {}
     empty = {name: CategoryStats([0] * 8) for name in config.categories}
     return {**empty, **{name: found[name] for name in empty if name in found}, **found}
+
+
+def survey(config: Config) -> NodeReport | None:
+    """Return how the node on the store is doing; None where none runs, or it does not answer."""
+    try:
+        connection = NodeConnection(config.store.path, patience_s=_PATIENCE_S)
+    except (OSError, JobschedError):
+        return None
+    try:
+        return connection.survey()
+    except (OSError, JobschedError):
+        return None
+    finally:
+        connection.close()
 
 
 def job_id(config: Config, text: str) -> bytes:

@@ -301,6 +301,22 @@ def test_a_lowered_limit_holds_from_then_on(store, new_job):
     assert len(work(store)) == 1
 
 
+@pytest.mark.parametrize(("words", "count"), [((2, 1), 1), ((1, 2), 2), ((3, 1, 2), 2)])
+def test_the_job_added_last_says_how_many_run_before_the_first_one_started(store, new_job, words, count):
+    add(store, *(new_job(terms=limited(most)) for most in words))
+    assert len(work(store)) == count
+
+
+def test_a_woken_job_that_waits_at_another_limit_lets_the_next_go_on(store, new_job):
+    one, other = new_job(terms=limited(1)), new_job(terms=Terms(limits=(Limit(M, 1),)))
+    both, after = new_job(terms=limited(1, Limit(M, 1))), new_job(terms=limited(1))
+    add(store, one, other, both, after)
+    held = store.apply(Turn(now=NOW, slots=[Slot("mail", n, 1) for n in range(9)])).claims
+    assert [found.job for found in held] == ids([one, other])
+    finish(store, outcome(held[0]))
+    assert work(store) == [after.id]
+
+
 def test_recover_begins_all_limits_anew(store, new_job):
     jobs = [new_job(terms=limited(2)) for _ in range(4)]
     add(store, *jobs)
@@ -449,11 +465,12 @@ def test_a_job_whose_terms_were_found_is_claimed_again_under_them_at_its_place(s
 
 
 def test_limits_that_were_found_hold_at_once(store, new_job):
-    unknown, known = new_job(), new_job(terms=limited(2))
-    add(store, unknown, known)
+    running, unknown, known = new_job(terms=limited(2), priority=1), new_job(), new_job(terms=limited(2))
+    add(store, running, unknown, known)
+    claim(store)
     [held] = claim(store)
     finish(store, found_terms(held, limited(1)))
-    assert work(store) == [unknown.id]
+    assert work(store) == []
 
 
 def test_a_cancelled_job_whose_terms_were_found_had_not_started(store, new_job):
