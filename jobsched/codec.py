@@ -27,7 +27,6 @@ __all__ = [
     "encode_arguments",
     "encode_record",
     "encode_result",
-    "is_sealed",
     "seal",
     "unseal",
 ]
@@ -47,11 +46,6 @@ class BadRecord(JobschedError):
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
     return _VERSION + zlib.crc32(body).to_bytes(4, "big") + body
-
-
-def is_sealed(record: bytes) -> bool:
-    """Say whether bytes look like a record of ours; only `unseal` knows whether they are whole."""
-    return len(record) >= _HEAD and record[:1] == _VERSION
 
 
 def unseal(record: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import sys
@@ -13,11 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from jobsched import definition as tasks
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
-from jobsched.codec import decode_result, encode_arguments, encode_record
+from jobsched.codec import decode_result, encode_arguments
 from jobsched.config import Config, find_config, load_config
 from jobsched.definition import TaskDefinition
 from jobsched.errors import (
@@ -29,7 +26,7 @@ from jobsched.errors import (
     ResultTimeout,
     rebuilt,
 )
-from jobsched.job import JobRecord, State, Terms, format_id, new_id
+from jobsched.job import State, format_id, new_id
 from jobsched.options import (
     checked_args,
     checked_at,
@@ -43,35 +40,15 @@ from jobsched.options import (
     checked_retries,
     checked_task_name,
 )
-from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
-from jobsched.terms import ConcurrencyLimit, Unique, key_limit, unique_key
+from jobsched.prepared import PreparedJob, new_job, terms_of
+from jobsched.store.base import Accepted, Refused, Request, StoredJob
+from jobsched.terms import ConcurrencyLimit, Unique
 from jobsched.transport import Courier, Transport, is_final, transport_for
 from jobsched.wire import check_size
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
 TaskLike = str | Callable[..., Any] | TaskDefinition
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PreparedJob:
-    """A job ready to be dispatched, with others or alone. `delay_s` counts from its dispatch."""
-
-    id: bytes
-    task: str
-    category: str
-    priority: int
-    delay_s: float
-    at: int
-    args: bytes
-    kwargs: bytes
-    name: str | None
-    max_retries: int | None
-    timeout_s: float | None
-    expires_in_s: float | None
-    by_name: bool
-    unique: Unique | None
-    terms: Terms
 
 
 class Job:
@@ -269,7 +246,7 @@ class Dispatcher:
             expires_in_s=checked_period("expires_in", expires_in),
             by_name=definition is None,
             unique=unique,
-            terms=_terms(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
+            terms=terms_of(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
         )
 
     def dispatch_many(self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False) -> list[Job]:
@@ -286,7 +263,7 @@ class Dispatcher:
         limits = {name: self.config.categories[name].max_pending for name in categories}
         reply = self._send(
             Request(
-                jobs=[_new_job(job, now) for job in prepared],
+                jobs=[new_job(job, now) for job in prepared],
                 max_pending={name: limit for name, limit in limits.items() if limit is not None},
                 takes_unknown=allow_unknown,
             )
@@ -408,55 +385,6 @@ class Batch:
         job = self._dispatcher.prepare(task, category, delay, **options)
         self.jobs.append(job)
         return Job(self._dispatcher, job.id)
-
-
-def _new_job(job: PreparedJob, now: int) -> NewJob:
-    record = JobRecord(
-        id=job.id,
-        task=job.task,
-        category=job.category,
-        priority=job.priority,
-        dispatched_at=now,
-        args=msgspec.Raw(job.args),
-        kwargs=msgspec.Raw(job.kwargs),
-        name=job.name,
-        max_retries=job.max_retries,
-        timeout_s=job.timeout_s,
-        by_name=job.by_name,
-    )
-    due_at = job.at or (now + int(job.delay_s * MICROSECONDS) if job.delay_s else 0)
-    terms = job.terms
-    if job.expires_in_s is not None:
-        terms = msgspec.structs.replace(terms, expires_at=now + int(job.expires_in_s * MICROSECONDS))
-    return NewJob(
-        job.id, job.task, job.category, job.priority, due_at, encode_record(record),
-        None if terms == _NO_TERMS else terms,
-        job.unique.on_conflict if job.unique else "keep",
-    )  # fmt: skip
-
-
-_NO_TERMS = Terms()
-
-
-def _terms(
-    definition: TaskDefinition | None,
-    task: str,
-    packed: tuple[bytes, bytes],
-    unique: Unique | None,
-    limit: ConcurrencyLimit | None,
-    *,
-    at_most_once: bool | None,
-) -> Terms:
-    """Return the terms of a job, but for its expiry."""
-    terms = definition.terms() if definition else _NO_TERMS
-    if unique is None and limit is None and at_most_once is None:
-        return terms
-    return Terms(
-        at_most_once=terms.at_most_once if at_most_once is None else at_most_once,
-        unique=b"" if unique is None else unique_key(task, unique, b"".join(packed)),
-        frees_at_start=unique is not None and unique.until == "start",
-        limits=terms.limits if limit is None else (*terms.limits, key_limit(limit)),
-    )
 
 
 def _definition_of(function: Callable[..., Any]) -> TaskDefinition:

@@ -8,10 +8,9 @@ neither: the node kills it a little later.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from jobsched.board import Board
@@ -58,28 +57,34 @@ class Interrupts:
         self.has_seen = self.has_seen or stage > 0
         return stage > 0
 
-    @contextlib.contextmanager
-    def _armed(self, claim: int, limit_s: float | None) -> Iterator[None]:
-        """Let the block, and nothing else, be interrupted."""
-        self._limit_s = limit_s or 0.0
-        self._deadline = None if limit_s is None else time.monotonic() + limit_s
+    def call(self, claim: int, limit_s: float | None, function: Callable[[], Any]) -> Any:
+        """Call a plain function: it, and nothing else, may be interrupted. Raises JobTimeout, JobCancel,
+        and what the function raises.
+        """
+        if limit_s is not None:
+            return self._call_limited(claim, limit_s, function)
+        self._deadline = None
         self._claim = claim
-        self.install()  # anew for each: an earlier job may have taken the handlers away
         try:
-            if limit_s is not None:
-                signal.setitimer(signal.ITIMER_REAL, limit_s)
             if self._board.cancel_stage(claim):
                 raise JobCancel("cancelled before it began")
-            yield
+            return function()
         finally:
             self._claim = 0
-            if limit_s is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def call(self, claim: int, limit_s: float | None, function: Callable[[], Any]) -> Any:
-        """Call a plain function. Raises JobTimeout, JobCancel, and what the function raises."""
-        with self._armed(claim, limit_s):
+    def _call_limited(self, claim: int, limit_s: float, function: Callable[[], Any]) -> Any:
+        self.install()  # anew: an earlier job may have taken the handlers away
+        self._limit_s = limit_s
+        self._deadline = time.monotonic() + limit_s
+        self._claim = claim
+        try:
+            signal.setitimer(signal.ITIMER_REAL, limit_s)
+            if self._board.cancel_stage(claim):
+                raise JobCancel("cancelled before it began")
             return function()
+        finally:
+            self._claim = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def call_async(self, claim: int, limit_s: float | None, coroutine: Any) -> Any:
         """Run a coroutine on the worker's event loop. Raises what `call` does."""

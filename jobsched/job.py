@@ -269,7 +269,8 @@ def new_id() -> bytes:
 
 def format_id(job_id: bytes) -> str:
     """Return the text form of a job id."""
-    return str(uuid.UUID(bytes=job_id))
+    digits = job_id.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def parse_id(text: str) -> bytes:

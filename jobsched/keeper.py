@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 SETTLED_S = 600.0
 """What ended less long ago is kept in any case: a client may still repeat its dispatch."""
 
-_EVERY_S = 10.0
-_AGAIN_S = 0.05
+_EVERY_S = 30.0
+_AGAIN_S = 0.01
 _AGAIN_FULL_S = 1.0
 _SETTLED_FULL_S = 60.0
 _STEP = 500  # jobs deleted in one turn

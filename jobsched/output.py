@@ -48,5 +48,7 @@ def keep_on(board: Board) -> None:
 def flush() -> None:
     """Pass on what is buffered."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:  # (contextlib's suppress would take longer than all the rest)
             stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue

@@ -9,7 +9,6 @@ from typing import Protocol
 import msgspec
 
 from jobsched import wire
-from jobsched.codec import is_sealed
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
 from jobsched.job import ID_BYTES, KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
@@ -189,8 +188,6 @@ def _check_ids(message: wire.Ask | wire.Look) -> None:
             raise WireError(f"a request over {wire.MAX_REQUEST_JOBS:,} jobs")
         for job in jobs:
             _check_terms(job)
-            if not is_sealed(job.record):
-                raise WireError("a job's record that is none")
     if any(len(job_id) != ID_BYTES for job_id in ids):
         raise WireError(f"a job id that has not {ID_BYTES} bytes")
     if any(abs(job.priority) > PRIORITY_LIMIT or job.due_at < 0 for job in jobs):

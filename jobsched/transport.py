@@ -147,6 +147,7 @@ class Gateway:
         self._lock = threading.Lock()
         self._connection: NodeConnection | None = None  # whoever holds the lock
         self._store: JobStore | None = None
+        self._opened_file = (0, 0)
         self._pid = os.getpid()
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
@@ -195,9 +196,21 @@ class Gateway:
             return store.apply(Turn(now=self._clock.now(), requests=requests)).replies
 
     def _opened(self) -> JobStore:
+        """Return the store; opened again if a restore has put another file in its place."""
+        if self._store is not None and self._file_id() != self._opened_file:
+            self._store.close()
+            self._store = None
         if self._store is None:
             self._store = open_store(self._directory, self._quota_bytes)
+            self._opened_file = self._file_id()
         return self._store
+
+    def _file_id(self) -> tuple[int, int]:
+        try:
+            info = (self._directory / "data.mdb").stat()
+        except FileNotFoundError:
+            return 0, 0
+        return info.st_dev, info.st_ino
 
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
         """Return a job; with a timeout (None: without end) wait until it has ended."""

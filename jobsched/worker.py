@@ -14,7 +14,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobsched import definition as tasks
@@ -106,18 +106,16 @@ class Worker:
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
         settings = self._categories.get(record.category) or CategoryConfig()
-        terms = _retry_terms(record, definition, settings)
         self._interrupts.begin()
         self._memory.apply(settings.max_memory_bytes)
         try:
-            value = self._call(claim, record, definition, args, kwargs)
+            function = functools.partial(definition.function, *args, **kwargs)
+            value = self._call(claim, record, definition, settings, function)
         except BaseException as error:  # noqa: BLE001 (whatever user code raises is the job's failure)
-            outcome = self._failed(claim, terms, started, error)
+            outcome = self._failed(claim, _retry_terms(record, definition, settings), started, error)
         else:
             outcome = self._completed(claim, started, value)
-        finally:
-            output.flush()
-            self._board.clear()
+        self._board.clear()
         self._is_done = self._is_done or self._is_worn(settings)
         return outcome
 
@@ -126,12 +124,14 @@ class Worker:
         claim: Claim,
         record: JobRecord,
         definition: TaskDefinition,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        settings: CategoryConfig,
+        function: Callable[[], Any],
     ) -> Any:
-        settings = self._categories.get(record.category) or CategoryConfig()
         limit_s = record.timeout_s or definition.timeout_s or settings.timeout_s
-        self._post(claim, limit_s, definition, settings, _retry_terms(record, definition, settings))
+        if limit_s is None:
+            self._board.post(Posted(claim.number, time.monotonic_ns(), 0, -1, 0))
+        else:
+            self._post(claim, limit_s, definition, settings, _retry_terms(record, definition, settings))
         here = CurrentJob(
             id=format_id(claim.job),
             task=record.task,
@@ -145,9 +145,7 @@ class Worker:
         token = current.set(here)
         try:
             if definition.is_async:
-                coroutine = definition.function(*args, **kwargs)
-                return self._interrupts.call_async(claim.number, limit_s, coroutine)
-            function = functools.partial(definition.function, *args, **kwargs)
+                return self._interrupts.call_async(claim.number, limit_s, function())
             return self._interrupts.call(claim.number, limit_s, function)
         finally:
             if os.getpid() != self._pid:
@@ -159,15 +157,12 @@ class Worker:
     def _post(
         self,
         claim: Claim,
-        limit_s: float | None,
+        limit_s: float,
         definition: TaskDefinition,
         settings: CategoryConfig,
         terms: RetryTerms,
     ) -> None:
-        """Say on the board what runs, and what is to become of it if it has to be killed."""
-        if limit_s is None:
-            self._board.post(Posted(claim.number, time.monotonic_ns(), 0, -1, 0))
-            return
+        """Say on the board until when it runs, and what is to become of it if it has to be killed."""
         verdict = judge(JobTimeout(), claim.attempt, terms, self._rng)
         retry_us = int(verdict.after_s * MICROSECONDS) if verdict.state is State.SCHEDULED else -1
         kill_after_s = definition.kill_after_s
@@ -195,6 +190,8 @@ class Worker:
     # Outcomes.
 
     def _log(self) -> str:
+        """Return what the job has written, all of it passed on."""
+        output.flush()
         return _encodable(redact(self._board.output())) if self._board.has_output else ""
 
     def _completed(self, claim: Claim, started: int, value: Any) -> Outcome:
@@ -206,14 +203,12 @@ class Worker:
             result = None if packed == _NOTHING else packed
         except (ArgumentError, PayloadTooLarge) as problem:
             error = JobError(str(problem))
-        output.flush()
         return Outcome(
             claim.job, claim.number, State.COMPLETED, started, self._clock.now(), result, error,
             log=self._log(),
         )  # fmt: skip
 
     def _failed(self, claim: Claim, terms: RetryTerms, started: int, error: BaseException) -> Outcome:
-        output.flush()
         self._is_done = isinstance(error, JobInterrupted)
         if isinstance(error, JobCancel):
             why = JobError("cancelled: by an exception raised in it", _traceback(error))

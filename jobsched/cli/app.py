@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jobsched.cli import bench, counts, dispatch, jobs, run, setup, store
+from jobsched.cli import bench, counts, dispatch, jobs, operations, prune, run, setup, store
 from jobsched.cli.balance import balance
 from jobsched.cli.doctor import doctor
 from jobsched.cli.options import ConfigOption, add_verb, lower
@@ -54,8 +54,8 @@ app = typer.Typer(
 )
 _VERBS: tuple[Callable[..., None], ...] = (
     *(setup.init, setup.check, run.run, bench.demo, dispatch.dispatch),
-    *(jobs.jobs, jobs.show, jobs.cancel, counts.stats),
-    *(store.backup, store.verify, store.restore, doctor),
+    *(jobs.jobs, jobs.show, operations.cancel, operations.retry, operations.delete, counts.stats),
+    *(prune.prune, store.backup, store.verify, store.restore, doctor),
 )
 for _verb in _VERBS:
     add_verb(app, _verb)

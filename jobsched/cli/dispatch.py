@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobsched.cli.dispatch_terms import limit_of, unique_of
 from jobsched.cli.intake import Intake, arguments
 from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration, json_value
 from jobsched.cli.output import clean, note, plain, print_json, say
@@ -32,6 +33,28 @@ _Payload = Annotated[str | None, typer.Option(metavar="JSON", help="Arguments: a
 _Arg = Annotated[list[str] | None, typer.Option(metavar="JSON", help="A positional argument; repeatable.")]
 _Priority = Annotated[int | None, typer.Option(metavar="N", help="Higher first within the category.")]
 _MaxRetries = Annotated[int | None, typer.Option(metavar="N", help="Retries after a failure.")]
+_RunTimeout = Annotated[str | None, typer.Option(metavar="30s", help="A run that takes longer is ended.")]
+_ExpiresIn = Annotated[
+    str | None, typer.Option(metavar="10m", help="Cancel it if it has not started by then.")
+]
+_Unique = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Only one job of the task with this key at a time.")
+]
+_OnConflict = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help="If the key is taken: keep (the other job), refuse or replace."),
+]
+_LimitKey = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Only so many jobs with this key run at once.")
+]
+_MaxRunning = Annotated[int | None, typer.Option(metavar="N", help="How many, with --limit-key. Default: 1.")]
+_AtMostOnce = Annotated[
+    bool, typer.Option("--at-most-once", help="Never run it again, whatever became of its run.")
+]
+_AllowUnknown = Annotated[
+    bool,
+    typer.Option("--allow-unknown", help="Take tasks that the node does not know: parked until it does."),
+]
 _Name = Annotated[str | None, typer.Option(metavar="TEXT", help="A label of the job.")]
 _Id = Annotated[
     str | None, typer.Option("--id", metavar="UUID", help="Its id: the same again is no second job.")
@@ -53,6 +76,14 @@ def dispatch(
     arg: _Arg = None,
     priority: _Priority = None,
     max_retries: _MaxRetries = None,
+    run_timeout: _RunTimeout = None,
+    expires_in: _ExpiresIn = None,
+    unique: _Unique = None,
+    on_conflict: _OnConflict = None,
+    limit_key: _LimitKey = None,
+    max_running: _MaxRunning = None,
+    at_most_once: _AtMostOnce = False,
+    allow_unknown: _AllowUnknown = False,
     name: _Name = None,
     job_id: _Id = None,
     source: _From = None,
@@ -64,13 +95,17 @@ def dispatch(
     """Put a job, or many, on the queue. They are on disk when it returns.
 
     With --from, each line has the keys task, category, args, kwargs (or payload), delay, at,
-    priority, max_retries, name, id; TASK and --category stand for what a line leaves out. Batches
-    of 10,000 are dispatched whole or not at all; a file is checked to its end before the first.
+    priority, max_retries, run_timeout, expires_in, unique, on_conflict, limit_key, max_running,
+    at_most_once, name, id; TASK and --category stand for what a line leaves out. Batches of 10,000
+    are dispatched whole or not at all; a file is checked to its end before the first. Where another
+    job has the unique key, that job's id is printed, and said so on stderr.
 
     Examples:
       jobsched dispatch tasks:send --payload '{"to": "a@b.c"}'
       jobsched dispatch tasks:add --arg 2 --arg 3 --wait
       jobsched dispatch tasks:send --category mail --delay 5s --arg '"a@b.c"'
+      jobsched dispatch tasks:send --arg '"a@b.c"' --unique a@b.c --on-conflict refuse
+      jobsched dispatch tasks:fetch --limit-key shop.example --max-running 2 --run-timeout 30s
       jobsched dispatch --from jobs.jsonl
       make-jobs | jobsched dispatch tasks:send --from - --json
 
@@ -82,6 +117,13 @@ def dispatch(
         "--arg": arg,
         "--priority": priority,
         "--max-retries": max_retries,
+        "--run-timeout": run_timeout,
+        "--expires-in": expires_in,
+        "--unique": unique,
+        "--on-conflict": on_conflict,
+        "--limit-key": limit_key,
+        "--max-running": max_running,
+        "--at-most-once": at_most_once or None,
         "--name": name,
         "--id": job_id,
         "--wait": wait or None,
@@ -91,17 +133,21 @@ def dispatch(
     with contextlib.closing(Dispatcher(settings)) as dispatcher:
         if source is not None:
             _refuse_options(options)
-            _dispatch_lines(settings, dispatcher, source, task, category, json_output=json_output)
+            _dispatch_lines(
+                settings, dispatcher, source, task, category,
+                allow_unknown=allow_unknown, json_output=json_output,
+            )  # fmt: skip
             return
         if task is None:
             raise InvalidOption("no task given: name one, or read jobs with --from FILE")
         limit = duration("--timeout", timeout)
         job = _prepare(settings, dispatcher, task, category, options)
-        handle = dispatcher.dispatch_many([job])[0]
+        handle = dispatcher.dispatch_many([job], allow_unknown=allow_unknown)[0]
+        _note_kept([job], [handle])
         if wait:
             _answer_with_result(settings, handle, job, limit, json_output=json_output)
         elif json_output:
-            print_json(_object(job))
+            print_json(_object(job, handle))
         else:
             say(handle.id)
 
@@ -130,6 +176,11 @@ def _prepare(
         kwargs=kwargs,
         priority=options["--priority"],
         max_retries=options["--max-retries"],
+        timeout=duration("--run-timeout", options["--run-timeout"]),
+        expires_in=duration("--expires-in", options["--expires-in"]),
+        unique=unique_of(options["--unique"], options["--on-conflict"], "--"),
+        limit=limit_of(options["--limit-key"], options["--max-running"], "--"),
+        at_most_once=options["--at-most-once"],
         name=options["--name"],
         id=options["--id"],
     )
@@ -159,7 +210,7 @@ def _answer_with_result(
         if isinstance(error, JobFailed):
             outcome["traceback"] = error.traceback or None
     if json_output:
-        print_json({**_object(job), "state": handle.state(), **outcome})
+        print_json({**_object(job, handle), "state": handle.state(), **outcome})
     elif outcome["error"] is None:
         say(clean(json.dumps(plain(outcome["result"]), ensure_ascii=False)))
     else:
@@ -175,6 +226,7 @@ def _dispatch_lines(
     task: str | None,
     category: str | None,
     *,
+    allow_unknown: bool,
     json_output: bool,
 ) -> None:
     progress = _Progress(json_output=json_output)
@@ -183,31 +235,35 @@ def _dispatch_lines(
         know=lambda name: know_task(config, name),
         task=task,
         category=category,
+        allow_unknown=allow_unknown,
         batch_done=progress.add,
     )
     try:
         intake.run(source)
     except BaseException:
-        if progress.count:
+        if progress.count or progress.kept:
             note(f"{progress.count:,} jobs were dispatched before this:")
         raise
     if not json_output:
-        say(f"dispatched {progress.count:,} jobs")
+        kept = f"; for {progress.kept:,} others stand that have their unique keys" if progress.kept else ""
+        say(f"dispatched {progress.count:,} jobs{kept}")
 
 
 class _Progress:
     """Counts what is on disk, and says so: at most once a second on stderr."""
 
     def __init__(self, *, json_output: bool) -> None:
-        self.count = 0
+        self.count = self.kept = 0
         self._json_output = json_output
         self._said_at = time.monotonic()
 
-    def add(self, batch: list[PreparedJob]) -> None:
+    def add(self, batch: list[PreparedJob], handles: list[Job]) -> None:
         """Take note of a batch that is on disk."""
-        self.count += len(batch)
+        kept = _note_kept(batch, handles)
+        self.kept += kept
+        self.count += len(batch) - kept
         if self._json_output:
-            print_json(*map(_object, batch))
+            print_json(*map(_object, batch, handles))
         now = time.monotonic()
         if now - self._said_at >= _PROGRESS_S:
             self._said_at = now
@@ -219,5 +275,23 @@ class _Progress:
         sys.stderr.flush()
 
 
-def _object(job: PreparedJob) -> dict[str, Any]:
-    return {"id": format_id(job.id), "task": job.task, "category": job.category}
+_NOTED = 20  # of the jobs of a batch whose unique key is taken
+
+
+def _note_kept(batch: list[PreparedJob], handles: list[Job]) -> int:
+    """Say which jobs stand for new ones whose unique key is taken; return how many they are."""
+    kept = [handle.id for job, handle in zip(batch, handles, strict=True) if _is_kept(job, handle)]
+    for job_id in kept[:_NOTED]:
+        note(f"no new job: job {job_id} has the same unique key and stands for it")
+    if len(kept) > _NOTED:
+        note(f"and {len(kept) - _NOTED:,} more")
+    return len(kept)
+
+
+def _is_kept(job: PreparedJob, handle: Job) -> bool:
+    return handle.id != format_id(job.id)
+
+
+def _object(job: PreparedJob, handle: Job) -> dict[str, Any]:
+    kept = {"kept": True} if _is_kept(job, handle) else {}
+    return {"id": handle.id, "task": job.task, "category": job.category, **kept}

@@ -10,9 +10,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from jobsched.cli.dispatch_terms import limit_of, unique_of
 from jobsched.cli.options import duration, lower
 from jobsched.cli.when import moment
-from jobsched.dispatcher import Dispatcher, PreparedJob
+from jobsched.dispatcher import Dispatcher, Job, PreparedJob
 from jobsched.errors import InvalidOption, JobschedError, PayloadTooLarge, nearest
 
 __all__ = ["BATCH_JOBS", "Intake", "JobLine", "arguments"]
@@ -34,6 +35,13 @@ class JobLine(msgspec.Struct, kw_only=True):
     at: str | None = None
     priority: int | None = None
     max_retries: int | None = None
+    run_timeout: float | str | None = None
+    expires_in: float | str | None = None
+    unique: str | None = None
+    on_conflict: str | None = None
+    limit_key: str | None = None
+    max_running: int | None = None
+    at_most_once: bool | None = None
     name: str | None = None
     id: str | None = None
 
@@ -51,12 +59,14 @@ class Intake:
         know: Callable[[str], None],
         task: str | None,
         category: str | None,
-        batch_done: Callable[[list[PreparedJob]], None],
+        allow_unknown: bool = False,
+        batch_done: Callable[[list[PreparedJob], list[Job]], None],
     ) -> None:
         self._dispatcher = dispatcher
         self._know = know
         self._task = task
         self._category = category
+        self._allow_unknown = allow_unknown
         self._batch_done = batch_done
 
     def run(self, source: str) -> None:
@@ -90,8 +100,7 @@ class Intake:
         self._send(batch)
 
     def _send(self, batch: list[PreparedJob]) -> None:
-        self._dispatcher.dispatch_many(batch)
-        self._batch_done(batch)
+        self._batch_done(batch, self._dispatcher.dispatch_many(batch, allow_unknown=self._allow_unknown))
 
     def _prepared(self, source: str, file: BinaryIO) -> Iterator[PreparedJob]:
         for number, text in enumerate(file, 1):
@@ -111,10 +120,15 @@ class Intake:
         if category is None:
             self._know(task)
         args, kwargs = arguments(line.args, line.kwargs, line.payload)
-        delay = line.delay if not isinstance(line.delay, str) else duration("delay", line.delay) or 0
+        delay = _seconds("delay", line.delay) or 0
         return self._dispatcher.prepare(
             task, category, delay, at=moment("at", line.at), args=args, kwargs=kwargs,
             priority=line.priority, max_retries=line.max_retries, name=line.name, id=line.id,
+            timeout=_seconds("run_timeout", line.run_timeout),
+            expires_in=_seconds("expires_in", line.expires_in),
+            unique=unique_of(line.unique, line.on_conflict),
+            limit=limit_of(line.limit_key, line.max_running),
+            at_most_once=line.at_most_once,
         )  # fmt: skip
 
 
@@ -131,6 +145,11 @@ def arguments(
     if args:
         raise InvalidOption("pass positional arguments or a payload that is an array, not both")
     return payload, kwargs
+
+
+def _seconds(key: str, value: float | str | None) -> float | None:
+    """Return the seconds that a number or a text like 5s stands for."""
+    return duration(key, value) if isinstance(value, str) else value
 
 
 def _read_line(text: bytes) -> JobLine:

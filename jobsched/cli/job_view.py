@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobsched.cli.output import age, clean, iso_time, local_time
+from jobsched.cli.job_history import (
+    attempt,
+    attempt_lines,
+    crash,
+    crash_line,
+    hidden,
+    moment,
+    parked_for,
+    term_lines,
+    terms,
+)
+from jobsched.cli.output import age, clean, iso_time
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_arguments, decode_record, decode_result
 from jobsched.job import ENDED, JobRecord, State, format_id
@@ -37,12 +48,18 @@ def summary(job: StoredJob) -> dict[str, Any]:
 def details(job: StoredJob) -> dict[str, Any]:
     """Return everything that is known of a job, as JSON has it."""
     record = _record(job)
-    args, kwargs = decode_arguments(record) if record else (None, None)
+    args, kwargs = _arguments(record)
     return {
         **summary(job),
         "args": args,
         "kwargs": kwargs,
         "max_retries": record and record.max_retries,
+        "timeout_s": record and record.timeout_s,
+        "cancel_asked": job.status.cancel_asked,
+        "parked_for": parked_for(job),
+        "terms": terms(job),
+        "crash": job.error and crash(job.error.crash),
+        "attempts": [attempt(found) for found in job.attempts],
         "result": None if job.result is None else decode_result(job.result),
         "traceback": (job.error and job.error.traceback) or None,
     }
@@ -55,25 +72,30 @@ def lines(job: StoredJob, now: int) -> list[tuple[str, str]]:
         ("id", format_id(job.id)),
         ("task", clean(record.task) if record else "unreadable: its record is damaged"),
         ("category", clean(status.category)),
-        ("state", str(status.state)),
+        ("state", str(status.state) + (", cancel asked for" if status.cancel_asked else "")),
+        ("parked for", parked_for(job) or ""),
         ("name", clean(record.name) if record and record.name else ""),
         ("arguments", _call(record) if record else ""),
         ("attempt", str(status.attempt)),
         ("max retries", "" if not record or record.max_retries is None else str(record.max_retries)),
+        ("timeout", f"{record.timeout_s:g} s" if record and record.timeout_s is not None else ""),
         ("priority", str(status.priority)),
         ("crashes", str(status.crashes or "")),
         ("interruptions", str(status.interruptions or "")),
-        ("dispatched", _moment(record.dispatched_at, now) if record else ""),
-        ("due", _moment(status.due_at, now)),
-        ("started", _moment(status.started_at, now)),
-        ("ended", _moment(status.ended_at, now) + _took(job)),
+        *term_lines(job, now),
+        ("dispatched", moment(record.dispatched_at, now) if record else ""),
+        ("due", moment(status.due_at, now)),
+        ("started", moment(status.started_at, now)),
+        ("ended", moment(status.ended_at, now) + _took(job)),
     ]
     if status.state is State.COMPLETED and not job.error:
         result = None if job.result is None else decode_result(job.result)
         rows.append(("result", clean(repr(result))))
     if job.error:
         rows.append(("error", clean(job.error.cause)))
+        rows.append(("crash", crash_line(job.error.crash)))
         rows.append(("traceback", clean(job.error.traceback, lines=True).rstrip()))
+    rows += attempt_lines(job)
     return [(what, value) for what, value in rows if value]
 
 
@@ -99,18 +121,21 @@ def _record(job: StoredJob) -> JobRecord | None:
         return None
 
 
+def _arguments(record: JobRecord | None) -> tuple[Any, Any]:
+    """Return a job's arguments with its secrets hidden; None for each where they cannot be read."""
+    try:
+        args, kwargs = decode_arguments(record) if record else (None, None)
+    except BadRecord:
+        return None, None
+    return hidden(args), hidden(kwargs)
+
+
 def _call(record: JobRecord) -> str:
-    args, kwargs = decode_arguments(record)
+    args, kwargs = _arguments(record)
+    if args is None:
+        return "unreadable"
     parts = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     return clean(", ".join(parts)) or "none"
-
-
-def _moment(micros: int, now: int) -> str:
-    if not micros:
-        return ""
-    seconds = (now - micros) / MICROSECONDS
-    relation = f"{age(seconds)} ago" if seconds >= 0 else f"in {age(-seconds)}"
-    return f"{local_time(micros)} ({relation})"
 
 
 def _took(job: StoredJob) -> str:

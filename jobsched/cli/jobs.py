@@ -1,9 +1,11 @@
-"""The verbs on jobs that were dispatched: jobs, show, cancel."""
+"""The verbs that look at jobs: jobs, show."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -12,23 +14,26 @@ from jobsched.cli import job_view
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import STATE_STYLES, print_json, say
 from jobsched.cli.reading import job_id, reading
+from jobsched.cli.selection import selected
 from jobsched.cli.table import print_table
+from jobsched.cli.where import Where, parse_state, parse_where
 from jobsched.clock import SystemClock
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
-from jobsched.errors import InvalidOption, JobNotFound, UnknownCategory, nearest
-from jobsched.job import State, format_id
-from jobsched.store.base import JobStore, Query, StoredJob
+from jobsched.errors import JobNotFound, UnknownCategory
+from jobsched.store.base import JobStore, StoredJob
 
-__all__ = ["cancel", "jobs", "show"]
-
-_PAGE = 200
+__all__ = ["jobs", "show"]
 
 
 def jobs(
     *,
     state: Annotated[str | None, typer.Option(metavar="STATE", help="Only jobs in this state.")] = None,
     category: Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this category.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COND", help="Only jobs that meet conditions; repeatable."),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, help="How many at most.", show_default=True)
     ] = 50,
@@ -37,20 +42,22 @@ def jobs(
 ) -> None:
     """List jobs.
 
-    Newest first; with --state, waiting ones in the order of their queues.
+    Newest first; with a state, waiting ones in the order of their queues. Conditions are on state,
+    category, task, name, error, age, attempt, priority and id.
 
     Examples:
       jobsched jobs
       jobsched jobs --state failed --limit 10
       jobsched jobs --category mail --json
+      jobsched jobs --where 'state=failed|parked, task=shop.*, age<1d'
 
     """
     settings = configuration(config)
-    query = Query(state=_state(state), category=category, limit=_PAGE)
     now = SystemClock().now()
+    wanted = _narrowed(parse_where(where or (), now), state, category)
     with reading(settings) as store:
         _check_category(settings, store, category)
-        found = list(_rows(store, query, limit, now)) if store else []
+        found = list(_rows(store, wanted, limit, now)) if store else []
     if json_output:
         print_json([row for row, _ in found])
     elif found:
@@ -80,48 +87,17 @@ def show(
         print_json(job_view.details(found))
         return
     for what, value in job_view.lines(found, SystemClock().now()):
-        say(f"{what:<13} {value}" if "\n" not in value else f"{what}\n{value}")
+        say(f"{what}\n{value}" if "\n" in value or what.endswith(":") else f"{what:<13} {value}")
 
 
-def cancel(
-    *,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Job ids, or 6+ digits of each.")],
-    config: ConfigOption = None,
-    json_output: JsonOption = False,
-) -> None:
-    """Cancel jobs that have not started. Prints the state that each has now.
-
-    Exit code 1 if one of them could not be cancelled.
-
-    Examples:
-      jobsched cancel 3e4f60
-      jobsched cancel 3e4f60 81ab02 --json
-
-    """
-    settings = configuration(config)
-    wanted = [format_id(job_id(settings, text)) for text in ids]
-    with contextlib.closing(Dispatcher(settings)) as dispatcher:
-        states = dispatcher.cancel(wanted)
-    if json_output:
-        print_json(
-            [{"id": job, "state": state and str(state)} for job, state in zip(wanted, states, strict=True)]
-        )
-    else:
-        for job, state in zip(wanted, states, strict=True):
-            say(f"{job}  {'not found' if state is None else state}")
-    if any(state is not State.CANCELLED for state in states):
-        raise typer.Exit(1)
-
-
-def _state(text: str | None) -> State | None:
-    """Return the state of a name, as people may write it."""
-    if text is None:
-        return None
-    name = text.strip().lower().replace("-", "_").replace(" ", "_")
-    known = {str(state): state for state in State}
-    if name not in known:
-        raise InvalidOption(f"unknown state {text!r}{nearest(name, known)}")
-    return known[name]
+def _narrowed(where: Where, state: str | None, category: str | None) -> Where:
+    """Return conditions with what --state and --category say beside them."""
+    states = where.states if state is None else where.states & {parse_state(state)}
+    if category is None:
+        return replace(where, states=states)
+    if where.category not in (None, category):
+        states = frozenset()  # no job is of two categories
+    return replace(where, states=states, category=category)
 
 
 def _check_category(config: Config, store: JobStore | None, category: str | None) -> None:
@@ -133,18 +109,11 @@ def _check_category(config: Config, store: JobStore | None, category: str | None
         raise UnknownCategory(category, known)
 
 
-def _rows(store: JobStore, query: Query, limit: int, now: int) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield jobs page by page, their results and payloads dropped."""
-    count = 0
-    after: bytes | None = query.after
-    while after is not None and count < limit:
-        page = store.find(
-            Query(state=query.state, category=query.category, limit=min(_PAGE, limit - count), after=after)
-        )
-        for job in page.jobs:
-            yield job_view.summary(job), job_view.when(job, now)
-        count += len(page.jobs)
-        after = page.next
+def _rows(store: JobStore, where: Where, limit: int, now: int) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what the list says of the first jobs that match, their results and payloads dropped."""
+    found = (job for page in selected(store, where) for job in page)
+    for job in islice(found, limit):
+        yield job_view.summary(job), job_view.when(job, now)
 
 
 def _print_jobs(found: list[tuple[dict[str, Any], str]]) -> None:

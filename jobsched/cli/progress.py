@@ -17,17 +17,19 @@ _ERASE = "\r\x1b[K"
 class Progress:
     """A context whose object is called with what is done now, and how much of it."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, doing: str = "checking") -> None:
+        self._doing = doing
         self._next = time.monotonic() + _SILENT_S
         self._is_on = sys.stderr.isatty() and not quiet
         self._is_shown = False
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how far it is, ten times a second at most."""
+    def __call__(self, what: str, done: int, total: int | None = None) -> None:
+        """Show how far it is, ten times a second at most. The total may not be known."""
         now = time.monotonic()
         if self._is_on and now >= self._next:
             self._next, self._is_shown = now + _EVERY_S, True
-            sys.stderr.write(f"{_ERASE}checking {what}: {done:,} of {total:,} ")
+            of = "" if total is None else f" of {total:,}"
+            sys.stderr.write(f"{_ERASE}{self._doing} {what}: {done:,}{of} ")
             sys.stderr.flush()
 
     def __enter__(self) -> Self:

@@ -20,7 +20,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store.hold import NODE, is_locked
 from jobsched.store.lmdb_layout import CategoryRow, Db, Txn
 from jobsched.store.verify import databases, opened, structure
-from jobsched.store.verify_rows import Read, Seen
+from jobsched.store.verify_read import Read, Seen
 
 __all__ = [
     "Contents",

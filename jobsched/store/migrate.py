@@ -32,10 +32,10 @@ Step = Callable[[Txn, Databases], None]
 
 
 def fields_added(_txn: Txn, _dbs: Databases) -> None:
-    """Change nothing: records without the new fields decode with their defaults."""
+    """Change nothing: old records decode with defaults, and new databases begin empty."""
 
 
-STEPS: Mapping[int, Step] = {}
+STEPS: Mapping[int, Step] = {1: fields_added}
 """By the format that they start from, the steps to the next one."""
 
 

@@ -24,15 +24,8 @@ from jobsched.errors import InvalidOption, StoreError, StoreFormatError
 from jobsched.job import State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Db
-from jobsched.store.verify_rows import (
-    CHECKS,
-    Finding,
-    Read,
-    Seen,
-    check_row,
-    check_sums,
-    count_rows,
-)
+from jobsched.store.verify_read import Finding, Read, Seen
+from jobsched.store.verify_rows import CHECKS, check_row, check_sums, count_rows
 
 __all__ = ["KEPT_FINDINGS", "Finding", "Findings", "databases", "opened", "structure", "verify"]
 
@@ -195,22 +188,22 @@ class _Pass:
     found: Findings
     progress: Progress
     seen: Seen = field(default_factory=Seen)
+    first_commit: int | None = None  # that of the first transaction; a commit shows elsewhere before
 
     def run(self) -> None:
         """Check the format, every row, and the sums."""
         dbs = databases(self.env)
         if not self._check_format(dbs):
             return
-        before = self._last_commit()
         for database in CHECKS:
             if database in dbs:
                 self._check_rows(dbs, database)
         with self.env.begin() as txn:
             read = Read(txn, dbs, self.seen)
-            sums = list(check_sums(read, self.seen.rows))
-            if sums and self._last_commit() != before:
-                self.seen.rows = count_rows(read)
-                sums = list(check_sums(read, self.seen.rows))
+            sums = list(check_sums(read, self.seen.rows, self.seen.limited))
+            if sums and txn.id() != self.first_commit:
+                self.seen.rows, self.seen.limited = count_rows(read)
+                sums = list(check_sums(read, self.seen.rows, self.seen.limited))
         self.found.add(iter(sums))
         self.found.jobs = _by_state(self.seen.rows)
 
@@ -233,15 +226,13 @@ class _Pass:
             )
         return True
 
-    def _last_commit(self) -> int:
-        return int(self.env.info()["last_txnid"])
-
     def _check_rows(self, dbs: Mapping[str, Db], database: str) -> None:
         """Check a database, a page of rows a transaction."""
         after: bytes | None = b""
         done = 0
         while after is not None:
             with self.env.begin() as txn:
+                self.first_commit = txn.id() if self.first_commit is None else self.first_commit
                 total = txn.stat(dbs[database])["entries"]
                 after, checked = self._check_page(Read(txn, dbs, self.seen), database, after)
             done += checked

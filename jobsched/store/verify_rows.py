@@ -8,111 +8,30 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from jobsched.codec import BadRecord, decode_record, seal, unseal
-from jobsched.job import CANCELLABLE, ID_BYTES, JobStatus, State, format_id
+from jobsched.codec import BadRecord, decode_record, seal
+from jobsched.job import CANCELLABLE, ID_BYTES, Attempt, JobStatus, State, format_id, holds_key
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Db, ResultRow, Txn
+from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
+from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
 
-__all__ = ["CHECKS", "RESTORE", "Finding", "Read", "Seen", "check_row", "check_sums", "count_rows"]
+__all__ = ["CHECKS", "check_row", "check_sums", "count_rows"]
 
-RESTORE = "jobsched restore BACKUP"
-_CHUNK_KEY = ID_BYTES + 2
+_CHUNK_KEY = 2
+_ATTEMPT_KEY = ID_BYTES + 8
+_LIMIT_KEY = 16
 
-Row = TypeVar("Row")
 
 _categories = msgspec.msgpack.Decoder(CategoryRow)
+_attempts = msgspec.msgpack.Decoder(Attempt)
+_limits = msgspec.msgpack.Decoder(tuple[int, int])
 _counters = msgspec.msgpack.Decoder(Counters)
 _decisions = msgspec.msgpack.Decoder(Decision)
 _results = msgspec.msgpack.Decoder(ResultRow)
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is wrong.
-
-    `kind` is one of structure, damaged, misplaced, orphan, count, counter; `job` the id of the job
-    it is about, None for the store's own rows; `mend` the command that mends it.
-    """
-
-    kind: str
-    text: str
-    job: str | None = None
-    mend: str = RESTORE
-
-
-Found = Iterator[Finding]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What has been seen over all transactions: the highest numbers in use, and rows counted.
-
-    `rows` counts the rows of the indexes by category number and state; `sequence`, `claim` and
-    `epoch` are the highest that a status holds.
-    """
-
-    sequence: int = 0
-    claim: int = 0
-    epoch: int = 0
-    rows: Counter[tuple[int, State]] = field(default_factory=Counter)
-
-    def note(self, status: JobStatus) -> None:
-        """Raise the highest numbers to those of a status."""
-        self.sequence = max(self.sequence, status.sequence)
-        self.claim = max(self.claim, status.claim)
-        self.epoch = max(self.epoch, status.worker >> 32)
-
-
-class Read:
-    """One short read transaction. A database that the file does not have reads as empty."""
-
-    def __init__(self, txn: Txn, dbs: Mapping[str, Db], seen: Seen) -> None:
-        self.txn = txn
-        self.dbs = dbs
-        self.seen = seen
-        self.numbers = {name: row.number for name, row in self.categories().items()}
-
-    def get(self, database: str, key: bytes) -> bytes | None:
-        """Return a row's value."""
-        return self.txn.get(key, db=self.dbs[database]) if database in self.dbs else None
-
-    def blob(self, database: str, key: bytes) -> bytes | None:
-        """Return a record that may be split."""
-        return layout.get_blob(self.txn, self.dbs[database], key) if database in self.dbs else None
-
-    def rows(self, database: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Yield a database's rows behind a key."""
-        if database not in self.dbs:
-            return
-        cursor = self.txn.cursor(db=self.dbs[database])
-        if cursor.set_range(after + b"\0" if after else b"\0"):
-            yield from cursor
-
-    def categories(self) -> dict[str, CategoryRow]:
-        """Return the categories that can be read."""
-        found = {}
-        for key, value in self.rows("categories"):
-            row = _decoded(_categories, value)
-            if isinstance(row, CategoryRow):
-                found[key.decode(errors="replace")] = row
-        return found
-
-    def status(self, job_id: bytes) -> JobStatus | None:
-        """Return a job's status, None where it is missing or damaged."""
-        data = self.get("statuses", job_id)
-        try:
-            return None if data is None else layout.decode_status(data)
-        except BadRecord:
-            return None
-
-
-# The rows of each database.
 
 
 def _check_status(read: Read, job_id: bytes, data: bytes) -> Found:
@@ -135,6 +54,8 @@ def _check_place(read: Read, job_id: bytes, status: JobStatus) -> Found:
         return
     index, key, value = _place(job_id, status, number)
     found = read.get(index, key)
+    if found is None and _waits_at_limit(read, status, key):
+        found = value
     if found is None:
         yield _misplaced(job_id, f"it is {status.state}, and has no row in {index!r}")
     elif found != value:
@@ -154,6 +75,12 @@ def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, b
             return "running", layout.running_key(status.claim), value
         case state:
             return "ended", layout.ended_key(state, status.ended_at, job_id), prefix
+
+
+def _waits_at_limit(read: Read, status: JobStatus, key: bytes) -> bool:
+    """Return whether a pending job has left its queue for the waiting rows of one of its limits."""
+    limits = status.terms.limits if status.terms is not None and status.state is State.PENDING else ()
+    return any(read.get("limited", limit.key + key) is not None for limit in limits)
 
 
 def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
@@ -179,29 +106,40 @@ def _bad_record(job_id: bytes, status: JobStatus, text: str) -> Finding:
 
 def _check_record_row(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a record has a job, a chunk a record. (Its content is checked with the status.)"""
-    yield from _check_blob_row(read, "jobs", key, value)
+    yield from _check_blob_row(read, "jobs", ID_BYTES, (key, value))
 
 
 def _check_result_row(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a result has a job and decodes, and that a chunk has a result."""
-    yield from _check_blob_row(read, "results", key, value)
+    yield from _check_blob_row(read, "results", ID_BYTES, (key, value))
     if len(key) == ID_BYTES:
-        row = _decoded(_results, read.blob("results", key) or b"")
+        row = decoded(_results, read.blob("results", key) or b"")
         if isinstance(row, Exception):
             yield _damaged(key, "its result", row)
 
 
-def _check_blob_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
-    if len(key) == ID_BYTES:
-        if read.get("statuses", key) is None:
-            yield _orphan(key, f"a row in {database!r} is of a job that is not in the store")
+def _check_attempt(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that an attempt has a job and decodes, and that a chunk has an attempt."""
+    yield from _check_blob_row(read, "attempts", _ATTEMPT_KEY, (key, value))
+    if len(key) == _ATTEMPT_KEY:
+        row = decoded(_attempts, read.blob("attempts", key) or b"")
+        if isinstance(row, Exception):
+            yield _damaged(key[:ID_BYTES], "the record of an attempt", row)
+
+
+def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, bytes]) -> Found:
+    """Check a record that may be split, under a key of a length that begins with its job's id."""
+    key, value = row
+    job_id = key[:ID_BYTES]
+    if len(key) == length:
+        if read.get("statuses", job_id) is None:
+            yield _orphan(job_id, f"a row in {database!r} is of a job that is not in the store")
         elif _chunks(value) and len(read.blob(database, key) or b"") != int.from_bytes(value[1:5], "big"):
             text = f"its record in {database!r} is not as long as it says"
-            yield Finding(kind="damaged", job=format_id(key), text=text)
-    elif len(key) == _CHUNK_KEY:
-        chunks = _chunks(read.get(database, key[:ID_BYTES]) or b"")
-        if int.from_bytes(key[ID_BYTES:], "big") >= chunks:
-            yield _orphan(key[:ID_BYTES], f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
+            yield Finding(kind="damaged", job=format_id(job_id), text=text)
+    elif len(key) == length + _CHUNK_KEY:
+        if int.from_bytes(key[length:], "big") >= _chunks(read.get(database, key[:length]) or b""):
+            yield _orphan(job_id, f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
     else:
         yield _malformed(database, key)
 
@@ -215,6 +153,36 @@ def _chunks(head: bytes) -> int:
 def _check_pending(read: Read, key: bytes, value: bytes) -> Found:
     number, _, _ = layout.split_pending(key)
     yield from _check_index_row(read, ("pending", key), value, number, State.PENDING)
+
+
+def _check_limited(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that who waits at a limit is pending, has that limit, and has left its queue."""
+    number, _, _ = layout.split_pending(key[_LIMIT_KEY:])
+    read.seen.limited[number] += 1
+    row = ("pending", key[_LIMIT_KEY:])
+    yield from _check_index_row(read, row, value, number, State.PENDING)
+    status = read.status(value)
+    limits = status.terms.limits if status is not None and status.terms is not None else ()
+    if key[:_LIMIT_KEY] not in [limit.key for limit in limits]:
+        yield _misplaced(value, "it waits at a limit that is not its own")
+    if read.get(*row) == value:
+        yield _misplaced(value, "it waits at a limit, and in its queue as well")
+
+
+def _check_unique(read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a unique key is held by a job that asks for it."""
+    status = read.status(value)
+    if status is None and read.get("statuses", value) is None:
+        yield _orphan(value, "a unique key is held by a job that is not in the store")
+    elif status is not None and (status.terms is None or status.terms.unique != key or not holds_key(status)):
+        yield _misplaced(value, "it holds a unique key that it should not")
+
+
+def _check_limit(_read: Read, key: bytes, value: bytes) -> Found:
+    """Check that a limit decodes. (How many run under it is checked with the sums.)"""
+    row = decoded(_limits, value)
+    if isinstance(row, Exception):
+        yield Finding(kind="damaged", text=f"the limit {key.hex()} is unreadable: {row}")
 
 
 def _check_scheduled(read: Read, key: bytes, value: bytes) -> Found:
@@ -251,7 +219,7 @@ def _check_index_row(read: Read, row: tuple[str, bytes], job_id: bytes, number: 
 def _check_category(read: Read, key: bytes, value: bytes) -> Found:
     """Check that a category decodes, and no other has its number. (Its counts: `check_sums`.)"""
     name = key.decode(errors="replace")
-    row = _decoded(_categories, value)
+    row = decoded(_categories, value)
     if isinstance(row, Exception):
         yield Finding(kind="damaged", text=f"the row of category {name!r} is unreadable: {row}")
     elif sum(number == row.number for number in read.numbers.values()) > 1:
@@ -259,7 +227,7 @@ def _check_category(read: Read, key: bytes, value: bytes) -> Found:
 
 
 def _check_decision(_read: Read, key: bytes, value: bytes) -> Found:
-    row = _decoded(_decisions, value)
+    row = decoded(_decisions, value)
     if isinstance(row, Exception):
         number = int.from_bytes(key, "big")
         yield Finding(kind="damaged", text=f"the balancer's decision {number} is unreadable: {row}")
@@ -274,6 +242,10 @@ CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
     "scheduled": _check_scheduled,
     "running": _check_running,
     "ended": _check_ended,
+    "limited": _check_limited,
+    "attempts": _check_attempt,
+    "unique": _check_unique,
+    "limits": _check_limit,
     "decisions": _check_decision,
 }
 """What is checked of a row, by database, in this order."""
@@ -293,7 +265,7 @@ def check_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
 # The sums.
 
 
-def check_sums(read: Read, rows: Mapping[tuple[int, State], int]) -> Found:
+def check_sums(read: Read, rows: Mapping[tuple[int, State], int], limited: Mapping[int, int]) -> Found:
     """Check that counts per category and state are those of the rows, counters not below what is used."""
     known = read.categories()
     for name, row in known.items():
@@ -304,15 +276,33 @@ def check_sums(read: Read, rows: Mapping[tuple[int, State], int]) -> Found:
                 yield Finding(
                     kind="count", text=f"category {name!r} counts {kept} {state} jobs, its rows are {found}"
                 )
+        if row.limited != limited.get(row.number, 0):
+            text = f"counts {row.limited} jobs that wait at limits, its rows are {limited.get(row.number, 0)}"
+            yield Finding(kind="count", text=f"category {name!r} {text}")
     numbers = {row.number for row in known.values()}
     for number in sorted({number for number, _ in rows} - numbers):
         yield Finding(kind="misplaced", text=f"rows of category number {number}, which no category has")
+    yield from _check_limits(read)
     yield from _check_counters(read)
+
+
+def _check_limits(read: Read) -> Found:
+    """Check that as many run under each limit as it says. Few run at a time: one transaction does."""
+    running: Counter[bytes] = Counter()
+    for _, value in read.rows("running"):
+        status = read.status(value[:ID_BYTES])
+        limits = status.terms.limits if status is not None and status.terms is not None else ()
+        running.update(limit.key for limit in limits)
+    for key, value in read.rows("limits"):
+        row = decoded(_limits, value)
+        if not isinstance(row, Exception) and row[1] != running[key]:
+            text = f"the limit {key.hex()} counts {row[1]} running jobs, it has {running[key]}"
+            yield Finding(kind="count", text=text)
 
 
 def _check_counters(read: Read) -> Found:
     data = read.get("meta", b"counters")
-    counters = _decoded(_counters, seal(b"\x90") if data is None else data)
+    counters = decoded(_counters, seal(b"\x90") if data is None else data)
     if isinstance(counters, Exception):
         yield Finding(kind="damaged", text=f"the counters are unreadable: {counters}")
         return
@@ -322,22 +312,27 @@ def _check_counters(read: Read) -> Found:
             yield Finding(kind="counter", text=f"the counter {what!r} is {kept}, and {used} is in use")
 
 
-def count_rows(read: Read) -> Counter[tuple[int, State]]:
-    """Count the rows of the indexes by category number and state, all in this transaction."""
-    seen = Seen()
-    for index in ("pending", "scheduled", "running", "ended"):
+def count_rows(read: Read) -> tuple[Counter[tuple[int, State]], Counter[int]]:
+    """Count the rows as `Seen` has them, `rows` and `limited`, all in this transaction."""
+    rows: Counter[tuple[int, State]] = Counter()
+    limited: Counter[int] = Counter()
+    for index in ("pending", "scheduled", "running", "ended", "limited"):
         for key, value in read.rows(index):
             try:
-                seen.rows[_counted_as(index, key, value)] += 1
+                counted = _counted_as(index, key, value)
             except (struct.error, ValueError):
                 continue  # said of the row itself
-    return seen.rows
+            rows[counted] += 1
+            limited[counted[0]] += index == "limited"
+    return rows, limited
 
 
 def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
     match index:
         case "pending":
             return layout.split_pending(key)[0], State.PENDING
+        case "limited":
+            return layout.split_pending(key[_LIMIT_KEY:])[0], State.PENDING
         case "scheduled":
             return int.from_bytes(value, "big"), State.SCHEDULED
         case "running":
@@ -347,13 +342,6 @@ def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
 
 
 # What is said.
-
-
-def _decoded(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row | BadRecord | msgspec.MsgspecError:
-    try:
-        return decoder.decode(unseal(data))
-    except (BadRecord, msgspec.MsgspecError) as error:
-        return error
 
 
 def _damaged(job_id: bytes, what: str, error: Exception) -> Finding:

@@ -116,14 +116,15 @@ class Project:
         )
         return self._checked(code, Ran(ended.returncode, ended.stdout, ended.stderr))
 
-    def at_a_terminal(self, *words: str) -> str:
-        """What a command shows at a terminal of 80 columns."""
+    def at_a_terminal(self, *words: str, typed: str = "") -> str:
+        """What a command shows at a terminal of 80 columns, where somebody has typed something."""
         parent, child = pty.openpty()
         environment = {**self.environment, "TERM": "xterm-256color", "COLUMNS": "80"}
         with subprocess.Popen(
             self.command(*words), cwd=self.folder, env=environment, stdin=child, stdout=child, stderr=child
         ):
             os.close(child)
+            os.write(parent, typed.encode())
             shown = b""
             with contextlib.suppress(OSError):  # the end of a terminal
                 while data := os.read(parent, 65536):

@@ -12,6 +12,9 @@ VERBS = [
     "jobs",
     "show",
     "cancel",
+    "retry",
+    "delete",
+    "prune",
     "stats",
     "category",
     "balance",
@@ -47,7 +50,7 @@ def test_the_import_of_the_package_leaves_typer_and_rich_alone():
         (["dispach"], "no such command 'dispach'. Did you mean 'dispatch'?"),
         (["stats", "--jsn"], "no such option: --jsn"),
         (["jobs", "--limit", "0"], "--limit"),
-        (["cancel"], "missing argument"),
+        (["show"], "missing argument"),
         (["category"], "missing command"),
     ],
 )

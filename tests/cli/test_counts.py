@@ -52,3 +52,26 @@ def test_a_category_that_left_the_configuration_still_shows_its_jobs(project):
     assert (rows["reports"]["configured"], rows["reports"]["counts"]["pending"]) == (False, 1)
     assert "not configured" in project("category", "list").out
     assert len(project("jobs", "--category", "reports", "--json").json) == 1
+
+
+def test_a_pause_can_end_by_itself(project):
+    assert project("category", "pause", "mail", "--for", "10m").out == "mail is paused for 10m\n"
+    mail = project("category", "list", "--json").json[0]
+    assert mail["paused"]
+    assert mail["paused_until"]
+    assert "mail: paused until " in project("category", "list").out
+    assert "mail: paused until " in project("stats").out
+    assert "--for" in project("category", "pause", "mail", "--for", "0s", code=2).err
+
+
+def test_rate_and_room_are_listed_where_there_are_any(project):
+    file = project.folder / "categories.toml"
+    file.write_text(file.read_text().replace("priority = 5", 'rate = "90/m"\nmax_pending = 7'))
+    mail = project("category", "list", "--json").json[0]
+    assert (mail["rate"], mail["max_pending"]) == ("90/m", 7)
+    rows = [line.split() for line in project("category", "list").out.splitlines()]
+    assert rows[0] == [
+        *("category", "priority", "min", "max", "retries", "timeout", "rate", "max_pending", "pending"),
+        "note",
+    ]
+    assert rows[1][6:8] == ["90/m", "7"]

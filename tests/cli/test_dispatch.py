@@ -111,3 +111,55 @@ def test_waiting_is_bounded_and_says_that_no_node_runs(project):
     assert ran.json["state"] == "pending"
     assert "still pending after 0.1 s" in ran.json["error"]
     assert "jobsched run" in ran.err
+
+
+def test_terms_reach_the_job(project):
+    project.dispatch(
+        "tasks:send", "--arg", '"a"', "--run-timeout", "5s", "--expires-in", "10m", "--unique", "k",
+        "--limit-key", "shop", "--max-running", "3", "--at-most-once",
+    )  # fmt: skip
+    job = only_job(project)
+    assert job["timeout_s"] == 5
+    assert job["terms"]["at_most_once"] is True
+    assert job["terms"]["unique_until"] == "end"
+    assert [limit["max_running"] for limit in job["terms"]["limits"]] == [3]
+    wait = datetime.fromisoformat(job["terms"]["expires_at"]) - datetime.fromisoformat(job["dispatched_at"])
+    assert wait.total_seconds() == 600
+
+
+def test_lines_have_the_same_terms(project):
+    line = (
+        '{"task": "tasks:send", "args": ["a"], "run_timeout": "5s", "expires_in": 600, "unique": "k",'
+        ' "on_conflict": "keep", "limit_key": "shop", "max_running": 3, "at_most_once": true}\n'
+    )
+    ran = project("dispatch", "--from", "-", "--json", stdin=line + line)
+    first, second = ran.json_lines
+    assert second == {**first, "kept": True}
+    assert f"job {first['id']} has the same unique key" in ran.err
+    job = only_job(project)
+    assert (job["timeout_s"], job["terms"]["at_most_once"]) == (5, True)
+
+
+def test_a_taken_key_keeps_refuses_or_replaces(project):
+    words = ["tasks:send", "--arg", '"a"', "--unique", "k"]
+    first = project.dispatch(*words)
+    kept = project("dispatch", *words)
+    assert kept.out == f"{first}\n"
+    assert "stands for it" in kept.err
+    assert "same unique key" in project("dispatch", *words, "--on-conflict", "refuse", code=1).err
+    assert project.dispatch(*words, "--on-conflict", "replace") != first
+    assert project("show", first, "--json").json["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--on-conflict", "keep"], "--on-conflict is for --unique"),
+        (["--max-running", "2"], "--max-running is for --limit-key"),
+        (["--unique", "k", "--on-conflict", "fight"], "'keep', 'refuse' or 'replace'"),
+        (["--limit-key", "k", "--max-running", "0"], "from 1 to"),
+        (["--run-timeout", "soon"], "--run-timeout: 'soon' is not a duration"),
+    ],
+)
+def test_terms_that_make_no_sense_are_refused(project, words, message):
+    assert message in project("dispatch", "tasks:send", "--arg", '"a"', *words, code=2).err

@@ -72,7 +72,7 @@ def test_a_store_opened_twice_is_one_and_needs_two_closes(place, new_job):
 
 
 def test_a_full_store_refuses_jobs_and_lets_the_others_end(place, new_job, monkeypatch):
-    monkeypatch.setattr("jobsched.store.lmdb._MAP_SIZE", 1 << 20)
+    monkeypatch.setattr("jobsched.store.lmdb_env._MAP_SIZE", 1 << 20)
     store = open_store(place)
     jobs = [new_job() for _ in range(40)]
     store.apply(Turn(now=NOW, requests=[Request(jobs=jobs)]))

@@ -28,7 +28,7 @@ _PAYLOAD = 1500
 _MOST_BATCHES = 2000
 _BLOCK = 4096
 _DRAIN_S = 60.0
-PRUNE_WORDS: tuple[str, ...] = ()
+PRUNE_WORDS: tuple[str, ...] = ("--older-than", "0s")
 _BEFORE = 40  # jobs that are there before another file fills the disk
 
 
@@ -71,6 +71,7 @@ class Cycles:
         self._drain("with a store that is full")
         self._prune()
         self._check_room("after the ended jobs were pruned")
+        self._drain("after there was room again")
 
     def _fill_by_others(self) -> None:
         """Have another file take the rest of the disk; all finish; without it there is room again."""

@@ -6,14 +6,7 @@ import preload
 import pytest
 from scenario import Torture, discover, run_scenario
 
-NOT_YET = {
-    "write-errors": "a store whose opening or commit failed cannot be opened again in its process",
-    "disk-full": "there is no soft limit, no reserve and no prune yet",
-}
-NAMES = [
-    pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], strict=False) if name in NOT_YET else ())
-    for name in ("power-cut", "write-errors", "disk-full", "bit-flips", "crash-points")
-]
+NAMES = ("power-cut", "write-errors", "disk-full", "bit-flips", "crash-points")
 
 
 @pytest.mark.parametrize("name", NAMES)

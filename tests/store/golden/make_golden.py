@@ -112,7 +112,7 @@ def fill(store: JobStore) -> None:
     maker = Maker(store)
     _end_some(maker)
     _leave_some_waiting(maker)
-    maker.turn(requests=[Request(pause=["reports"])], decisions=[_decision(n) for n in range(3)])
+    maker.turn(requests=[Request(pause={"reports": 0})], decisions=[_decision(n) for n in range(3)])
 
 
 def _end_some(maker: Maker) -> None:
