@@ -40,7 +40,7 @@ class Limits:
         """Take a job's limits as the word that counts."""
         for limit in terms.limits:
             most, running = self._read(limit)
-            if most != limit.most or self._is_new(limit):
+            if most != limit.most or not self._is_known(limit.key):
                 self._write(limit.key, limit.most, running)
                 for _ in range(max(0, min(limit.most, running + self._waiting(limit.key)) - most)):
                     self._wake(limit.key)
@@ -125,14 +125,13 @@ class Limits:
                 count += 1
         return count
 
+    def _is_known(self, key: bytes) -> bool:
+        return self._txn.get(key, db=self._dbs.limits) is not None
+
     def _read(self, limit: Limit) -> tuple[int, int]:
         """Return how many may run under a limit, and how many do."""
         data = self._txn.get(limit.key, db=self._dbs.limits)
         return (limit.most, 0) if data is None else _decode(unseal(data))
-
-    def _is_new(self, limit: Limit) -> bool:
-        """Say whether no job has had its word on a limit yet."""
-        return self._txn.get(limit.key, db=self._dbs.limits) is None
 
     def _write(self, key: bytes, most: int, running: int) -> None:
         self._txn.put(key, seal(_encode((most, running))), db=self._dbs.limits)
