@@ -32,7 +32,7 @@ def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: in
     if doom is not None and doom.claim == held.claim:
         crash = _crash(exited, out_of_memory=True) if doom.out_of_memory else None
         due_at = now + doom.retry_after_us if doom.state is State.SCHEDULED else 0
-        error = JobError(doom.cause, worker.board.fault(), crash)
+        error = JobError(doom.cause, redact(worker.board.fault()), crash)
         return Outcome(held.job, held.claim, doom.state, started_at, now, None, error, due_at, log)
     verb = "was killed" if os.WIFSIGNALED(exited.status) else "left"
     cause = cause_of_death(exited).replace("killed", verb, 1).replace("left", verb, 1)

@@ -65,7 +65,7 @@ def verify(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Look for damage in the store or a backup.
+    """Look for damage in a store or backup.
 
     Reads its pages, every job and the counts, and changes nothing; the node may run. Exit code 1 if
     anything is wrong, with what mends it.

@@ -61,7 +61,8 @@ class Cycles:
         for text in problems(read_store(self.project.store_path))[:5]:
             self._note(text)
         self._node.terminate()
-        self._check(self._node.wait(30) == 0, "the node did not end with 0")
+        code = self._node.wait(30)
+        self._check(code == 0, f"the node ended with {code}: {self._node.end_of_log[-500:]}")
 
     def _fill_store(self) -> None:
         """Dispatch until refused; all finish; what has ended is pruned; there is room again."""

@@ -192,6 +192,7 @@ def test_an_exception_that_would_tear_a_frame_comes_a_moment_later(board, limit_
         linger()
 
     def work():
+        interrupts.install()
         try:
             interrupts.call(1, limit_s, job)
         except (JobCancel, JobTimeout) as error:
