@@ -32,7 +32,9 @@ _RARE = (State.SCHEDULED, State.CANCELLED, State.PARKED, State.QUARANTINED)
 
 
 def stats(*, config: ConfigOption = None, json_output: JsonOption = False) -> None:
-    """Count the jobs per category and state; say what the node does, where one runs.
+    """Count the jobs per category and state.
+
+    Where a node runs, it also says why no jobs start, if they do not.
 
     Examples:
       jobsched stats
