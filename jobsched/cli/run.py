@@ -58,6 +58,7 @@ def run(
     else:
         with _stdout_of_our_own(), json_lines() if json_output else plain_lines() as view, logging_to(None):
             code = _run(Node(settings, until_idle=until_idle, grace_s=grace_s, report=view.show))
+    _flush_what_can_be()
     if code:
         raise typer.Exit(code)
 
@@ -74,6 +75,17 @@ def _run(node: Node) -> int:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+
+
+def _flush_what_can_be() -> None:
+    """Leave no output that cannot be written, on a full disk or to a reader that is gone: how the
+    node has ended is what the exit code says.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())
 
 
 @contextlib.contextmanager
