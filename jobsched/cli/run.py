@@ -94,8 +94,10 @@ def _stdout_of_our_own() -> Iterator[None]:
     sys.stdout.flush()
     before, ours = sys.stdout, os.dup(1)
     os.dup2(2, 1)
+    sys.stdout = os.fdopen(ours, "w", encoding=before.encoding, errors="backslashreplace")
     try:
-        with os.fdopen(ours, "w", encoding=before.encoding, errors="backslashreplace") as sys.stdout:
-            yield
+        yield
     finally:
+        with contextlib.suppress(OSError):  # its disk is full, or its reader gone
+            sys.stdout.close()
         sys.stdout = before
