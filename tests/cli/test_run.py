@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -155,14 +154,3 @@ def test_json_lines_of_a_running_node_arrive_while_it_runs(project):
 
 def test_a_grace_that_is_no_duration_is_bad_input(project):
     assert "--grace: '5' has no unit" in project.process("run", "--grace", "5", code=2).err
-
-
-def test_a_node_whose_output_cannot_be_written_ends_by_its_own_code(project):
-    project.dispatch("tasks:send", "--arg", '"a"')
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            project.command("run", "--until-idle"), cwd=project.folder, env=project.environment,
-            stdout=full, stderr=full, timeout=60, check=False,
-        )  # fmt: skip
-    assert done.returncode == 0
-    assert project("stats", "--json").json["total"]["completed"] == 1
