@@ -190,7 +190,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One transaction's worth of change.
 
     `decisions` are the balancer's, kept for the record; `release` is how many due jobs may move to
-    their queues; `slots` is the room at the workers, filled from the queues in order.
+    their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
+    it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
     """
 
     now: int

@@ -231,14 +231,14 @@ class LmdbTurn:
     def _holds_up(self, key: bytes, job_id: bytes, status: JobStatus, now: int) -> bool:
         """Take the next job of a queue out of it, if its terms do not let it start."""
         assert status.terms is not None
-        if rules.is_expired(status, now=now):
-            self._rows.cancel_for(job_id, status, EXPIRED, now)
-            return True
         limit = self._rows.limits.reached(status.terms)
-        if limit is None:
+        if limit is not None:
+            self._rows.txn.delete(key, db=self._rows.dbs.pending)
+            self._rows.limits.set_aside(limit, key, job_id, status.terms)
+        elif rules.is_expired(status, now=now):
+            self._rows.cancel_for(job_id, status, EXPIRED, now)
+        else:
             return False
-        self._rows.txn.delete(key, db=self._rows.dbs.pending)
-        self._rows.limits.set_aside(limit, key, job_id, status.terms)
         return True
 
     def _claim_one(self, job_id: bytes, status: JobStatus, worker: int, now: int) -> Claim:

@@ -297,9 +297,11 @@ class MemoryStore:
                     if dealer.is_full:
                         break
                     job = self._rows.jobs[row[-1]]
+                    if self._rows.is_at_limit(job):
+                        continue
                     if rules.is_expired(job.status, now=now):
                         self._rows.cancel_for(job, EXPIRED, now)
-                    elif not self._rows.is_at_limit(job):
+                    else:
                         worker = dealer.next(alone=job.terms.is_alone)
                         if worker is None:
                             blocked.append(name)

@@ -425,6 +425,20 @@ def test_a_job_expires_at_the_claim_and_no_earlier_one_does(store, new_job):
     assert listed(store, State.CANCELLED) == [late.id]
 
 
+@pytest.mark.parametrize("was_seen", [True, False])
+def test_a_job_expires_when_its_turn_comes_not_while_it_waits_at_a_limit(store, new_job, was_seen):
+    add(store, new_job(terms=limited(1)))
+    [held] = claim(store)
+    late = new_job(terms=Terms(limits=limited(1).limits, expires_at=NOW + 5))
+    add(store, late)
+    for now in (NOW + 1, NOW + 9)[not was_seen :]:
+        assert work(store, now=now) == []
+        assert status(store, late).state is State.PENDING
+    finish(store, outcome(held))
+    assert work(store, now=NOW + 9) == []
+    assert status(store, late).state is State.CANCELLED
+
+
 def test_a_job_that_started_in_time_may_end_and_crash_later(store, new_job):
     job = new_job(terms=Terms(expires_at=NOW + 5))
     add(store, job)
