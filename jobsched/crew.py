@@ -12,7 +12,7 @@ from functools import partial
 from jobsched import fence, wire
 from jobsched.clock import MICROSECONDS, Clock
 from jobsched.config import Config
-from jobsched.death import cause_of_death, crash_outcome
+from jobsched.death import cause_of_death, crash_outcome, is_bystander
 from jobsched.errors import JobschedError, WireError
 from jobsched.job import State
 from jobsched.loop import Loop
@@ -184,13 +184,17 @@ class Crew:
         if running is not None and may_run:
             error = may_still_run(worker.number)
             self.outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
-        elif running is not None and (exited is None or (self.is_killing and worker.doom is None)):
+        elif running is not None and (
+            exited is None or is_bystander(running, worker.doom, stopping=self.is_killing)
+        ):
             self.give_back.append(GiveBack(running.job, running.claim, interrupted=True))
         elif running is not None and exited is not None:
             started = at - int((now - worker.progress_at) * MICROSECONDS)
             self.outcomes.append(crash_outcome(running, worker, exited, started, at))
         is_done = running is None and exited is not None and exited.status == 0
-        was_killed = worker.doom is not None and worker.doom.state is not State.PENDING
+        was_killed = worker.doom is not None and (
+            worker.doom.state is not State.PENDING or (running and worker.doom.claim != running.claim)
+        )
         if exited is not None and not is_done and not was_killed and (running or not worker.is_leaving):
             culprit = worker.home if running is None else worker.serving or worker.home
             wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)

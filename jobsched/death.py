@@ -9,9 +9,9 @@ from jobsched.job import Crash, JobError, State
 from jobsched.preloader import Exited
 from jobsched.redact import redact
 from jobsched.store.base import Outcome
-from jobsched.worker_link import Held, WorkerLink
+from jobsched.worker_link import Doom, Held, WorkerLink
 
-__all__ = ["cause_of_death", "crash_outcome"]
+__all__ = ["cause_of_death", "crash_outcome", "is_bystander"]
 
 
 def cause_of_death(exited: Exited) -> str:
@@ -29,7 +29,7 @@ def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: in
     """
     log = redact(worker.board.output()) if worker.board.has_output else ""
     doom = worker.doom
-    if doom is not None and doom.claim == held.claim:
+    if doom is not None:
         crash = _crash(exited, out_of_memory=True) if doom.out_of_memory else None
         due_at = now + doom.retry_after_us if doom.state is State.SCHEDULED else 0
         error = JobError(doom.cause, redact(worker.board.fault()), crash)
@@ -39,6 +39,13 @@ def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: in
     crash = _crash(exited, out_of_memory=exited.out_of_memory)
     error = JobError(f"its worker {cause} while it ran", redact(worker.board.fault()), crash)
     return Outcome(held.job, held.claim, State.PENDING, started_at, now, None, error, log=log)
+
+
+def is_bystander(held: Held, doom: Doom | None, *, stopping: bool) -> bool:
+    """Say whether the job that a killed worker ran is not the one it was killed for: at a stop, or
+    because the job before it ended just as the signal came.
+    """
+    return stopping if doom is None else doom.claim != held.claim
 
 
 def _crash(exited: Exited, *, out_of_memory: bool) -> Crash:

@@ -25,6 +25,7 @@ JobschedError
     ├── StoreFormatError     written by a newer jobsched, or not a store at all
     ├── StoreFull            no room for new jobs
     ├── NotCommitted         the turn failed and changed nothing
+    │   └── NoRoom           for want of room; it is StoreFull too
     └── CommitUnknown        the turn failed and may or may not be on disk
 """
 
@@ -43,6 +44,7 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "JobschedError",
+    "NoRoom",
     "NodeRunning",
     "NotCommitted",
     "PayloadTooLarge",
@@ -214,9 +216,11 @@ class StoreFull(StoreError):
 
 
 class NotCommitted(StoreError):
-    """The turn failed; nothing of it is in the store. `is_full` if that is for want of room."""
+    """The turn failed; nothing of it is in the store."""
 
-    is_full = False
+
+class NoRoom(NotCommitted, StoreFull):
+    """There is no room for what the turn writes; nothing of it is in the store."""
 
 
 class CommitUnknown(StoreError):

@@ -39,6 +39,7 @@ class Keeper:
         self.is_full = False
         self._prune_at = 0.0  # monotonic
         self._parked_after: bytes | None = None  # where to go on looking at parked jobs
+        self._released_after: bytes | None = None  # where the page began that the next turn releases
 
     def timeout_s(self, now: float) -> float:
         """Return the seconds until there is something to do."""
@@ -74,6 +75,7 @@ class Keeper:
             log.warning("the disk is full: jobs that have completed are forgotten a minute later")
             self._prune_at = 0.0
         self.is_full = is_full
+        self._released_after = None
         if count >= _STEP:
             self._prune_at = now + _AGAIN_S
 
@@ -88,6 +90,11 @@ class Keeper:
         """Begin to look for parked jobs that can run now: the modules were loaded."""
         self._parked_after = b""
 
+    def look_again(self) -> None:
+        """Go back to the page whose release was not committed."""
+        if self._released_after is not None:
+            self._parked_after = self._released_after
+
     def release(self, store: JobStore, tasks: Collection[str], requests: Iterable[Request]) -> Request | None:
         """Return the release of those on the next page of parked jobs that may run now; not of those
         that the same turn is to cancel, as an operator's retry would bring these back.
@@ -95,9 +102,10 @@ class Keeper:
         if self._parked_after is None:
             return None
         page = store.find(Query(state=State.PARKED, limit=_PAGE, after=self._parked_after))
-        self._parked_after = page.next
         ending = {job_id for request in requests for job_id in request.cancel}
         ready = [job.id for job in page.jobs if job.id not in ending and _may_run(job, tasks)]
+        self._released_after = self._parked_after if ready else None
+        self._parked_after = page.next
         return Request(retry=ready) if ready else None
 
 

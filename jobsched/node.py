@@ -20,7 +20,7 @@ from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
 from jobsched.crew import Crew
 from jobsched.drain import Drain
-from jobsched.errors import NotCommitted
+from jobsched.errors import NoRoom, NotCommitted
 from jobsched.job import State, format_id
 from jobsched.keeper import Keeper
 from jobsched.listener import Clients
@@ -206,11 +206,13 @@ class Node:
             result = self._store.apply(turn)
         except NotCommitted as error:
             since = self._store_failing_since = self._store_failing_since or now
-            if now - since > _STORE_PATIENCE_S and not error.is_full:
+            if now - since > _STORE_PATIENCE_S and not isinstance(error, NoRoom):
                 raise
             log.exception("the store failed; trying again")
             self._store_again_at = now + min(_STORE_WAITS_S[1], max(_STORE_WAITS_S[0], now - since))
             self._crew.take_back(turn.outcomes, turn.give_back)
+            self._decisions[:0] = turn.decisions
+            self._keeper.look_again()
             self._reception.refuse(Refused(type(error).__name__, str(error)))
             return None
         if self._store_failing_since is not None:
@@ -320,13 +322,12 @@ class Node:
 
     def _end_cancelled(self, turn: Turn) -> None:
         """See to the end of running jobs whose cancellation is on disk now."""
-        for job in (job for request in turn.requests for job in request.cancel):
-            worker = self._pool.holder(job)
-            if worker is not None:
-                self._crew.give_back += worker.revoke()
-                running = worker.held[0] if worker.held else None
-                if running is not None and running.job == job:
-                    self._warden.cancel(self._pool, worker, running.claim, self._clock.monotonic())
+        jobs = {job for request in turn.requests for job in request.cancel}
+        for worker in self._pool.holders(jobs) if jobs else ():
+            self._crew.give_back += worker.revoke()
+            running = worker.held[0] if worker.held else None
+            if running is not None and running.job in jobs:
+                self._warden.cancel(self._pool, worker, running.claim, self._clock.monotonic())
 
     def _note_outcomes(self, turn: Turn, result: TurnResult) -> None:
         if self._drain is not None:

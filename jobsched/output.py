@@ -14,15 +14,22 @@ _board: Board | None = None  # the worker's, once there is one; read by every th
 
 
 class _Kept(io.FileIO):
-    """A descriptor whose output goes to the board too."""
+    """A descriptor whose output goes to the board too. What it does not take, as on a full disk, is
+    left out: a job does not fail because the node's log cannot be written.
+    """
 
     def write(self, data: object, /) -> int:
-        """Write as much as the descriptor takes; the board sees the same."""
-        view = memoryview(data)  # type: ignore[arg-type]
-        count = super().write(view)
+        """Write as much as the descriptor takes; the board sees the same, or all when it fails."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        try:
+            count = super().write(view)
+        except OSError:
+            count = None
+        if count is None:
+            count = len(view)
         if _board is not None:
-            _board.write(view.cast("B")[: count or 0])
-        return count or 0
+            _board.write(view[:count])
+        return count
 
 
 def capture() -> None:

@@ -260,12 +260,9 @@ class Pool:
                     revoked += worker.revoke()
         return revoked
 
-    def holder(self, job: bytes) -> WorkerLink | None:
-        """Return the worker that holds a job."""
-        for worker in self.workers.values():
-            if any(held.job == job for held in worker.held):
-                return worker
-        return None
+    def holders(self, jobs: Collection[bytes]) -> list[WorkerLink]:
+        """Return the workers that hold any of some jobs."""
+        return [worker for worker in self.workers.values() if any(held.job in jobs for held in worker.held)]
 
     def revoke_from(self, categories: Collection[str]) -> list[GiveBack]:
         """Take back what has not started of some categories."""

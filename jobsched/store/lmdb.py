@@ -17,7 +17,7 @@ import lmdb
 import msgspec
 
 from jobsched.codec import BadRecord
-from jobsched.errors import CommitUnknown, NotCommitted, StoreError
+from jobsched.errors import CommitUnknown, NoRoom, NotCommitted, StoreError
 from jobsched.job import JobStatus, State, part_of_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
@@ -373,9 +373,3 @@ class LmdbStore:
             result=left.result,
             error=left.error,
         )
-
-
-class NoRoom(NotCommitted):
-    """There is no room for what the turn writes."""
-
-    is_full = True

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +155,17 @@ def test_json_lines_of_a_running_node_arrive_while_it_runs(project):
 
 def test_a_grace_that_is_no_duration_is_bad_input(project):
     assert "--grace: '5' has no unit" in project.process("run", "--grace", "5", code=2).err
+
+
+def test_a_node_whose_output_cannot_be_written_does_its_jobs_and_ends_by_its_own_code(project):
+    tasks = project.folder / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("    return f", '    print("sending")\n    return f'))
+    job = project.dispatch("tasks:send", "--arg", '"a"')
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            project.command("run", "--until-idle"), cwd=project.folder, env=project.environment,
+            stdout=full, stderr=full, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
+    shown = project("show", job, "--json").json
+    assert (shown["state"], [run["output"] for run in shown["attempts"]]) == ("completed", ["sending\n"])

@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from jobsched.board import Posted
-from jobsched.death import cause_of_death, crash_outcome
+from jobsched.death import cause_of_death, crash_outcome, is_bystander
 from jobsched.job import Crash, State
 from jobsched.preloader import Exited
 from jobsched.worker_link import Doom, Held, WorkerLink
@@ -95,11 +95,19 @@ def test_a_job_whose_worker_was_killed_for_it_goes_where_that_said(worker, doom,
     assert (outcome.error.cause, outcome.error.crash) == (doom.cause, crash)
 
 
-def test_a_doom_for_another_claim_does_not_count(worker):
-    worker.doom = Doom(4, State.FAILED, "timed out")
-    outcome = crash_outcome(HELD, worker, killed(signal.SIGKILL), 10, 20)
-    assert outcome.state is State.PENDING
-    assert outcome.error.cause == "its worker was killed by SIGKILL while it ran"
+@pytest.mark.parametrize(
+    ("doom", "stopping", "innocent"),
+    [
+        (None, False, False),
+        (None, True, True),
+        (Doom(5, State.FAILED, "timed out"), False, False),
+        (Doom(5, State.FAILED, "timed out"), True, False),
+        (Doom(4, State.FAILED, "the job before timed out"), False, True),
+        (Doom(4, State.PENDING, "the job before was fat", out_of_memory=True), True, True),
+    ],
+)
+def test_a_job_is_charged_only_with_a_death_that_is_its_own(doom, stopping, innocent):
+    assert is_bystander(HELD, doom, stopping=stopping) == innocent
 
 
 def test_what_it_had_written_and_where_it_was_are_kept_without_secrets(worker):

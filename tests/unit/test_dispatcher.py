@@ -21,6 +21,7 @@ from jobsched.errors import (
     JobCancelled,
     JobFailed,
     JobNotFound,
+    NoRoom,
     PayloadTooLarge,
     ResultNotStored,
     ResultTimeout,
@@ -412,7 +413,7 @@ def test_a_coroutine_dispatches_and_gets_the_errors_at_once(jobs, sent):
 # Replies.
 
 
-@pytest.mark.parametrize("kind", [UnknownCategory, UnknownTask, StoreFull, PayloadTooLarge])
+@pytest.mark.parametrize("kind", [UnknownCategory, UnknownTask, StoreFull, NoRoom, PayloadTooLarge])
 def test_a_refusal_is_raised_as_the_error_that_it_names(jobs, sent, kind):
     sent.reply = Refused(kind.__name__, "the node's words")
     with pytest.raises(kind) as caught:

@@ -160,6 +160,17 @@ def test_it_looks_at_many_parked_jobs_page_by_page_and_at_each_once(keeper, stor
     assert sorted([*request.retry, *released(keeper, store)]) == sorted(jobs)
 
 
+def test_parked_jobs_are_released_again_when_the_turn_that_was_to_do_it_failed(keeper, store):
+    jobs = [park(store, ParkedFor.UNKNOWN_TASK) for _ in range(3)]
+    keeper.look_at_parked()
+    keeper.release(store, [SEND], [])
+    keeper.look_again()
+    assert sorted(released(keeper, store)) == sorted(jobs)
+    keeper.learn(0, 0.0, is_full=False)
+    keeper.look_again()
+    assert not keeper.is_looking
+
+
 def test_a_parked_job_that_the_same_turn_cancels_is_left_alone(keeper, store):
     job, other = (park(store, ParkedFor.UNKNOWN_TASK) for _ in range(2))
     keeper.look_at_parked()
