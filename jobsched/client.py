@@ -28,7 +28,7 @@ class Client(FramedSocket[wire.FromClient]):
 
     def __init__(self, connection: socket.socket, blocked: Callable[[Client], None]) -> None:
         super().__init__(connection, "a client", wire.FromClient, blocked)
-        self.pid = _peer_pid(connection)
+        self.pid = wire.peer(connection).pid
         self.weight = 0
         self.is_cut = False
         self._is_greeted = False
@@ -106,11 +106,6 @@ class Client(FramedSocket[wire.FromClient]):
         """Have no more of it, from within a `send`: the loop hears its end next."""
         self.is_cut = True
         self.abandon()
-
-
-def _peer_pid(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[:4], "little")
 
 
 class Tally:

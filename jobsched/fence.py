@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from jobsched.holders import openers, processes
+from jobsched.locks import try_lock
 
 __all__ = ["MARKER", "clear", "holders", "is_held", "sweep", "take", "wait_free"]
 
@@ -44,17 +45,14 @@ def is_held(directory: Path, worker: int) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not try_lock(handle)
     finally:
         os.close(handle)
-    return False
 
 
 def holders(directory: Path, worker: int) -> list[int]:
-    """Return the processes that have a worker's fence open, as far as they can be seen."""
-    return openers(_file(directory, worker))
+    """Return the other processes that have a worker's fence open, as far as they can be seen."""
+    return [pid for pid in openers(_file(directory, worker)) if pid != os.getpid()]
 
 
 def wait_free(directory: Path, workers: Iterable[int]) -> frozenset[int]:

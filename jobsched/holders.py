@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 __all__ = ["described", "lockers", "openers", "processes"]
@@ -11,16 +12,14 @@ __all__ = ["described", "lockers", "openers", "processes"]
 _MAX_COMMAND = 200
 
 
-def openers(path: Path) -> list[int]:
-    """Return the other processes that have a file open."""
-    target = str(path.resolve())
-    return [pid for pid in processes() if any(_handles(pid, target))]
+def openers(file: Path) -> list[int]:
+    """Return the processes that have a file open, this one too if it has."""
+    return sorted({pid for pid, _ in _handles((os.getpid(), *processes()), file)})
 
 
-def lockers(path: Path) -> list[int]:
+def lockers(file: Path) -> list[int]:
     """Return the other processes that have a file open and, by it, hold an flock."""
-    target = str(path.resolve())
-    return [pid for pid in processes() if any(map(_is_locked, _handles(pid, target)))]
+    return sorted({pid for pid, handle in _handles(processes(), file) if _is_locked(handle)})
 
 
 def described(pid: int) -> str:
@@ -42,18 +41,25 @@ def processes() -> Iterator[int]:
             yield int(entry.name)
 
 
-def _handles(pid: int, target: str) -> Iterator[Path]:
-    """Yield a process's descriptors for a file, as their entries below fdinfo."""
+def _handles(pids: Iterable[int], file: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the handles that processes have of a file: the pid, and the handle's entry below fdinfo.
+
+    Files are compared by device and inode: a process may know the same file by another path.
+    """
     try:
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            if str(entry.readlink()) == target:
-                yield Path(f"/proc/{pid}/fdinfo/{entry.name}")
-    except OSError:
-        return  # gone, or another user's
+        wanted = file.stat()
+    except FileNotFoundError:
+        return
+    for pid in pids:
+        with contextlib.suppress(OSError):  # gone, or another user's
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    if os.path.samestat(entry.stat(), wanted):
+                        yield pid, Path(f"/proc/{pid}/fdinfo/{entry.name}")
 
 
-def _is_locked(entry: Path) -> bool:
+def _is_locked(handle: Path) -> bool:
     try:
-        return "FLOCK" in entry.read_text(errors="replace")
+        return "FLOCK" in handle.read_text(errors="replace")
     except OSError:
         return False

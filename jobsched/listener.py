@@ -89,7 +89,7 @@ class Listener:
             self._turn_away(error)
             return None
         self._is_full = False
-        uid = wire.peer_uid(connection)
+        uid = wire.peer(connection).uid
         if uid not in (os.geteuid(), 0):
             log.warning("a client of uid %d was turned away", uid)
             connection.close()

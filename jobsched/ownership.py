@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from jobsched import fence, holders
 from jobsched.config import Config
 from jobsched.errors import NodeRunning
 from jobsched.listener import Listener, room_for_clients
+from jobsched.locks import lock_file, try_lock
 from jobsched.store.base import JobStore
 from jobsched.store.lmdb import open_store
 from jobsched.store.memory import MemoryStore
@@ -89,24 +89,13 @@ def _open(config: Config) -> JobStore:
 
 @contextlib.contextmanager
 def _node_lock(place: Path) -> Iterator[None]:
-    handle = os.open(place / "node.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _wait(lambda: _try_lock(handle), _HANDOVER_S):
+    with lock_file(place / "node.lock") as handle:
+        if not _wait(lambda: try_lock(handle), _HANDOVER_S):
             raise NodeRunning(str(place), _holder(place, handle))
         os.ftruncate(handle, 0)
         note = {"pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         os.pwrite(handle, json.dumps(note).encode(), 0)
         yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _wait(is_done: Callable[[], bool], seconds: float) -> bool:
@@ -134,13 +123,10 @@ def _holder(place: Path, handle: int) -> str:
 
 @contextlib.contextmanager
 def _writers_lock(place: Path, is_stopping: Callable[[], bool]) -> Iterator[None]:
-    handle = os.open(place / "writers.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _wait(lambda: _try_lock(handle), _STEP_S):
+    with lock_file(place / "writers.lock") as handle:
+        if not _wait(lambda: try_lock(handle), _STEP_S):
             _outwait_writers(place, handle, is_stopping)
         yield
-    finally:
-        os.close(handle)
 
 
 def _outwait_writers(place: Path, handle: int, is_stopping: Callable[[], bool]) -> None:
@@ -151,7 +137,7 @@ def _outwait_writers(place: Path, handle: int, is_stopping: Callable[[], bool]) 
     began = time.monotonic()
 
     def is_over() -> bool:
-        return _try_lock(handle) or is_stopping()
+        return try_lock(handle) or is_stopping()
 
     while True:
         writers = " and ".join(map(holders.described, holders.lockers(place / "writers.lock")))

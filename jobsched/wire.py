@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,7 @@ __all__ = [
     "FromWorker",
     "Hello",
     "Look",
+    "Peer",
     "Ready",
     "Seen",
     "Survey",
@@ -44,6 +46,7 @@ __all__ = [
     "ask_frames",
     "check_size",
     "frame",
+    "peer",
     "unix_address",
 ]
 
@@ -233,7 +236,14 @@ class unix_address:  # noqa: N801 (used as a function: `with unix_address(...) a
         os.close(self._handle)
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """Return the uid of the process at the other end of a unix socket."""
+class Peer(NamedTuple):
+    """The process at the other end of a unix socket."""
+
+    pid: int
+    uid: int
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Return who is at the other end of a unix socket, as the kernel knows it."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], "little")
+    return Peer(int.from_bytes(credentials[:4], "little"), int.from_bytes(credentials[4:8], "little"))

@@ -16,8 +16,9 @@ from jobsched.clock import MICROSECONDS, from_micros
 from jobsched.doctor.finding import Finding, error, fine, warning
 from jobsched.errors import JobschedError, StoreError
 from jobsched.job import ID_BYTES, State
+from jobsched.locks import is_locked
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.hold import NODE, is_locked
+from jobsched.store.hold import NODE
 from jobsched.store.lmdb_layout import CategoryRow, Db, Txn
 from jobsched.store.verify import databases, opened, structure
 from jobsched.store.verify_read import Read, Seen

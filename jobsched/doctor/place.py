@@ -15,7 +15,9 @@ from jobsched import fence
 from jobsched.amount import many
 from jobsched.doctor.finding import Finding, error, fine, warning
 from jobsched.errors import JobschedError, StoreUnsafe
-from jobsched.store.hold import NODE, WRITERS, is_locked, lock_holder, users
+from jobsched.holders import openers
+from jobsched.locks import is_locked
+from jobsched.store.hold import NODE, WRITERS, lock_holder
 from jobsched.store.place import make_private
 from jobsched.transport import NodeConnection
 
@@ -100,7 +102,7 @@ def judge_files(store: Path) -> Iterator[Finding]:
 
 def _look_at_node(store: Path) -> Iterator[Finding]:
     holder = lock_holder(store) or "its pid is not known"
-    stopped = [pid for pid in users(store / NODE) if _is_stopped(pid)]
+    stopped = [pid for pid in openers(store / NODE) if _is_stopped(pid)]
     if stopped:
         yield error("node", f"the node ({holder}) is stopped, nothing goes on", f"kill -CONT {stopped[0]}")
         return
@@ -120,7 +122,7 @@ def _look_without_node(store: Path) -> Iterator[Finding]:
         text = f"left of a killed node: {many(len(left), 'process')}, pid {', '.join(map(str, left))}"
         yield warning("node", text, f"jobsched run (it ends them), or kill -9 {' '.join(map(str, left))}")
     if is_locked(store / WRITERS):
-        pids = users(store / WRITERS)
+        pids = openers(store / WRITERS)
         held = [pid for pid in pids if _is_stopped(pid)]
         who = f"pid {', '.join(map(str, pids))}" if pids else "a process that cannot be seen"
         if held:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from jobsched.errors import JobschedError, StoreError, rebuilt
+from jobsched.holders import openers
+from jobsched.locks import lock_file, try_lock
 
-__all__ = ["held_still", "is_locked", "lock_holder", "refuse_users", "users"]
+__all__ = ["NODE", "WRITERS", "held_still", "lock_holder", "refuse_users"]
 
 NODE, WRITERS = "node.lock", "writers.lock"
 
@@ -39,7 +39,7 @@ def held_still(place: Path) -> Iterator[None]:
 
 def refuse_users(place: Path) -> None:
     """Raise StoreError if any process that can be seen has the store open."""
-    pids = users(place / "data.mdb")
+    pids = openers(place / "data.mdb")
     if pids:
         listed = ", ".join(map(str, pids))
         raise StoreError(f"{place} is open in other processes (pid {listed}): stop them first")
@@ -60,54 +60,11 @@ def lock_holder(place: Path) -> str | None:
         return None
 
 
-def is_locked(file: Path) -> bool:
-    """Say whether somebody holds a lock file now. It is not created."""
-    try:
-        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(handle)
-    finally:
-        os.close(handle)
-
-
-def users(file: Path) -> list[int]:
-    """Return the processes that have a file open, as far as they can be seen."""
-    try:
-        info = file.stat()
-    except FileNotFoundError:
-        return []
-    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return sorted(pid for pid in pids if (info.st_dev, info.st_ino) in _open_files(pid))
-
-
-def _open_files(pid: int) -> set[tuple[int, int]]:
-    found = set()
-    with contextlib.suppress(OSError):  # gone, or another user's
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                info = entry.stat()
-                found.add((info.st_dev, info.st_ino))
-    return found
-
-
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[bool]:
     """Give whether a lock file could be locked; it is let go at the end."""
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with lock_file(file) as handle:
         deadline = time.monotonic() + _PATIENCE_S
-        while not (is_ours := _try_lock(handle)) and time.monotonic() < deadline:
+        while not (is_ours := try_lock(handle)) and time.monotonic() < deadline:
             time.sleep(_STEP_S)
         yield is_ours
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

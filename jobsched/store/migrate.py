@@ -6,7 +6,6 @@ All steps are one transaction, so a store is in the old format or in the new one
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import lmdb
 
 from jobsched.clock import SystemClock
 from jobsched.errors import StoreError, StoreFormatError
+from jobsched.locks import lock_file, try_lock
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.backup import write_backup
 from jobsched.store.hold import NODE, lock_holder
@@ -94,19 +94,13 @@ def _free_name(wanted: Path) -> Path:
 @contextlib.contextmanager
 def _without_node(path: Path) -> Iterator[None]:
     """Keep nodes from starting, unless we are the node: an older one knows only its own format."""
-    handle = os.open(path / NODE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not _is_ours(handle):
-                raise StoreError(
-                    f"a node of an earlier jobsched runs on {path} ({lock_holder(path)}):"
-                    " stop it before this one opens the store"
-                ) from None
+    with lock_file(path / NODE) as handle:
+        if not try_lock(handle) and not _is_ours(handle):
+            raise StoreError(
+                f"a node of an earlier jobsched runs on {path} ({lock_holder(path)}):"
+                " stop it before this one opens the store"
+            )
         yield
-    finally:
-        os.close(handle)
 
 
 def _is_ours(handle: int) -> bool:
