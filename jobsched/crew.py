@@ -20,7 +20,8 @@ from jobsched.pool import Pool
 from jobsched.preloader import Exited, Loaded
 from jobsched.preloader_link import PreloaderLink
 from jobsched.reception import Reception
-from jobsched.store.base import GiveBack, Outcome, may_still_run
+from jobsched.store.base import GiveBack, Outcome
+from jobsched.store.reasons import may_still_run
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import Doom, WorkerLink
 

@@ -16,6 +16,7 @@ from jobsched import definition as tasks
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import decode_result, encode_arguments
 from jobsched.config import Config, find_config, load_config
+from jobsched.courier import Courier
 from jobsched.definition import TaskDefinition
 from jobsched.errors import (
     InvalidOption,
@@ -26,7 +27,8 @@ from jobsched.errors import (
     ResultTimeout,
     rebuilt,
 )
-from jobsched.job import State, format_id, new_id
+from jobsched.job import State, is_final
+from jobsched.job_id import format_id, new_id
 from jobsched.options import (
     checked_args,
     checked_at,
@@ -43,7 +45,7 @@ from jobsched.options import (
 from jobsched.prepared import PreparedJob, new_job, terms_of
 from jobsched.store.base import Accepted, Refused, Request, StoredJob
 from jobsched.terms import ConcurrencyLimit, Unique
-from jobsched.transport import Courier, Transport, is_final, transport_for
+from jobsched.transport import Transport, transport_for
 from jobsched.wire import check_size
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 
 from jobsched.crew import Crew
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store.base import Turn
 
 __all__ = ["Drain"]

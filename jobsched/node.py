@@ -21,7 +21,8 @@ from jobsched.config import Config
 from jobsched.crew import Crew
 from jobsched.drain import Drain
 from jobsched.errors import NoRoom, NotCommitted
-from jobsched.job import State, format_id
+from jobsched.job import State, is_final
+from jobsched.job_id import format_id
 from jobsched.keeper import Keeper
 from jobsched.listener import Clients
 from jobsched.loop import Loop
@@ -33,7 +34,6 @@ from jobsched.report import Decision, NodeReport
 from jobsched.store.base import CategoryStats, Refused, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
-from jobsched.transport import is_final
 from jobsched.waiter import Waiter
 from jobsched.warden import Warden
 

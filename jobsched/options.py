@@ -11,7 +11,8 @@ from typing import Any
 from jobsched import definition as tasks
 from jobsched.clock import to_micros
 from jobsched.errors import ArgumentError, InvalidOption, nearest
-from jobsched.job import PRIORITY_LIMIT, parse_id
+from jobsched.job import PRIORITY_LIMIT
+from jobsched.job_id import parse_id
 
 __all__ = [
     "checked_args",

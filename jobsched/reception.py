@@ -11,10 +11,10 @@ import msgspec
 from jobsched import wire
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
-from jobsched.job import ID_BYTES, KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT
+from jobsched.job import KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT, is_final
+from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
-from jobsched.transport import is_final
 
 __all__ = ["Asker", "Reception"]
 

@@ -28,7 +28,8 @@ from jobsched.context import CurrentJob, current
 from jobsched.definition import TaskDefinition
 from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, UnknownTask
 from jobsched.interrupts import Interrupts
-from jobsched.job import JobError, JobRecord, ParkedFor, State, format_id
+from jobsched.job import JobError, JobRecord, ParkedFor, State
+from jobsched.job_id import format_id
 from jobsched.memory_limit import MemoryLimit
 from jobsched.redact import redact
 from jobsched.store.base import Claim, Outcome

@@ -21,7 +21,8 @@ from jobsched.clock import SystemClock
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import InvalidOption
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store.base import StoredJob
 
 __all__ = [

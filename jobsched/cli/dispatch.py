@@ -19,7 +19,7 @@ from jobsched.cli.when import moment
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher, Job, PreparedJob
 from jobsched.errors import InvalidOption, JobFailed, ResultError
-from jobsched.job import format_id
+from jobsched.job_id import format_id
 
 __all__ = ["dispatch"]
 

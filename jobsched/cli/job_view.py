@@ -18,7 +18,8 @@ from jobsched.cli.job_history import (
 from jobsched.cli.output import age, clean, iso_time
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_arguments, decode_record, decode_result
-from jobsched.job import ENDED, JobRecord, State, format_id
+from jobsched.job import ENDED, JobRecord, State
+from jobsched.job_id import format_id
 from jobsched.store.base import StoredJob
 
 __all__ = ["details", "lines", "summary", "when"]

@@ -20,8 +20,8 @@ from jobsched.cli.changes import (
 from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import InvalidOption
-from jobsched.job import CANCELLABLE, RETRYABLE, State, parse_id
-from jobsched.transport import is_final
+from jobsched.job import CANCELLABLE, RETRYABLE, State, is_final
+from jobsched.job_id import parse_id
 
 __all__ = ["CANCEL", "DELETE", "RETRY", "cancel", "delete", "retry"]
 

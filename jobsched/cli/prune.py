@@ -18,7 +18,8 @@ from jobsched.cli.where import parse_state
 from jobsched.clock import MICROSECONDS, SystemClock
 from jobsched.config import Config
 from jobsched.errors import InvalidOption
-from jobsched.job import ID_BYTES, State, format_id
+from jobsched.job import State
+from jobsched.job_id import ID_BYTES, format_id
 from jobsched.keeper import SETTLED_S
 from jobsched.store.base import PRUNABLE, JobStore, Query
 

@@ -9,11 +9,11 @@ import lmdb
 
 from jobsched.config import Config
 from jobsched.errors import InvalidOption, JobNotFound, JobschedError, StoreError
-from jobsched.job import parse_id
+from jobsched.job_id import parse_id
+from jobsched.node_connection import NodeConnection
 from jobsched.report import NodeReport
 from jobsched.store.base import CategoryStats, JobStore
 from jobsched.store.lmdb import open_store
-from jobsched.transport import NodeConnection
 
 __all__ = ["job_id", "read_stats", "reading", "survey"]
 

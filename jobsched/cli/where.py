@@ -14,7 +14,8 @@ from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_record
 from jobsched.duration import parse_duration
 from jobsched.errors import InvalidOption, nearest
-from jobsched.job import JobRecord, State, part_of_id
+from jobsched.job import JobRecord, State
+from jobsched.job_id import part_of_id
 from jobsched.store.base import StoredJob
 
 __all__ = ["Where", "parse_state", "parse_where"]

@@ -15,7 +15,8 @@ from jobsched.amount import byte_size, many
 from jobsched.clock import MICROSECONDS, from_micros
 from jobsched.doctor.finding import Finding, error, fine, warning
 from jobsched.errors import JobschedError, StoreError
-from jobsched.job import ID_BYTES, State
+from jobsched.job import State
+from jobsched.job_id import ID_BYTES
 from jobsched.locks import is_locked
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.hold import NODE

@@ -17,9 +17,9 @@ from jobsched.doctor.finding import Finding, error, fine, warning
 from jobsched.errors import JobschedError, StoreUnsafe
 from jobsched.holders import openers
 from jobsched.locks import is_locked
+from jobsched.node_connection import NodeConnection
 from jobsched.store.hold import NODE, WRITERS, lock_holder
 from jobsched.store.place import make_private
-from jobsched.transport import NodeConnection
 
 __all__ = [
     "file_system",

@@ -11,7 +11,6 @@ turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some d
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -27,7 +26,6 @@ __all__ = [
     "CategoryStats",
     "Claim",
     "Conflict",
-    "Dealer",
     "GiveBack",
     "JobStore",
     "NewJob",
@@ -44,10 +42,6 @@ __all__ = [
     "Turn",
     "TurnResult",
     "is_over",
-    "key_is_taken",
-    "may_still_run",
-    "queue_is_full",
-    "replaced_by",
 ]
 
 
@@ -344,62 +338,6 @@ class JobStore(Protocol):
         ...
 
 
-def may_still_run(worker: int) -> JobError:
-    """Return why `recover` parks a job whose worker could not be ended."""
-    return JobError(f"worker {worker & 0xFFFFFFFF} of an earlier node may still run it")
-
-
-def replaced_by(job_id: bytes) -> JobError:
-    """Return why a job was cancelled whose unique key another one has taken over."""
-    return JobError(f"replaced by job {job_id.hex()}")
-
-
-def key_is_taken(job: NewJob, holder: bytes) -> Refused:
-    """Return the refusal of a job whose unique key is taken."""
-    return Refused("DuplicateJob", f"job {holder.hex()} of task {job.task!r} has the same unique key")
-
-
-def queue_is_full(category: str, limit: int, waiting: int) -> Refused:
-    """Return the refusal of jobs for which a category has no room."""
-    return Refused(
-        "QueueFull", f"category {category!r} has {waiting:,} jobs waiting, max_pending is {limit:,}"
-    )
-
-
 def is_over(resume_at: int, now: int) -> bool:
     """Say whether a pause until some time, 0 for ever, is over."""
     return 0 < resume_at <= now
-
-
-class Dealer:
-    """Hands a category's jobs to workers: one each, in turns, until every slot is full."""
-
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self._rooms = deque([slot.worker, slot.limit, int(slot.is_busy)] for slot in slots if slot.limit > 0)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no slot has room."""
-        return not self._rooms
-
-    def next(self, *, alone: bool) -> int | None:
-        """Return the worker for the next job; one that holds nothing, and gets no more, if the job
-        is to be `alone`: None if there is none such.
-        """
-        rooms = self._rooms
-        if alone:
-            return self._next_free()
-        room = rooms[0]
-        room[1] -= 1
-        room[2] = 1
-        rooms.rotate(-1)
-        if not room[1]:
-            rooms.pop()
-        return room[0]
-
-    def _next_free(self) -> int | None:
-        for room in self._rooms:
-            if not room[2]:
-                self._rooms.remove(room)
-                return room[0]
-        return None

@@ -18,7 +18,8 @@ import msgspec
 
 from jobsched.codec import BadRecord
 from jobsched.errors import CommitUnknown, NoRoom, NotCommitted, StoreError
-from jobsched.job import JobStatus, State, part_of_id
+from jobsched.job import JobStatus, State
+from jobsched.job_id import part_of_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (

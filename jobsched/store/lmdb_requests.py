@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from jobsched import job as rules
+from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    Accepted,
-    NewJob,
-    Refused,
-    Reply,
-    Request,
-    key_is_taken,
-    queue_is_full,
-    replaced_by,
-)
+from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_rows import Rows
+from jobsched.store.reasons import key_is_taken, queue_is_full, replaced_by
 
 __all__ = ["Requests"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobsched import job as rules
+from jobsched import transitions as rules
 from jobsched.codec import BadRecord
 from jobsched.job import JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout

@@ -6,25 +6,16 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jobsched import job as rules
-from jobsched.job import EXPIRED, Attempt, JobError, JobStatus, ParkedFor, State
+from jobsched import transitions as rules
+from jobsched.job import Attempt, JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    Claim,
-    Dealer,
-    GiveBack,
-    Outcome,
-    Prune,
-    Reply,
-    Slot,
-    Turn,
-    TurnResult,
-    is_over,
-    may_still_run,
-)
+from jobsched.store.base import Claim, GiveBack, Outcome, Prune, Reply, Slot, Turn, TurnResult, is_over
+from jobsched.store.dealer import Dealer
 from jobsched.store.lmdb_layout import CategoryRow, ResultRow
 from jobsched.store.lmdb_requests import Requests
 from jobsched.store.lmdb_rows import Rows
+from jobsched.store.reasons import may_still_run
+from jobsched.transitions import EXPIRED
 
 __all__ = ["LmdbTurn"]
 

@@ -12,15 +12,15 @@ from itertools import islice
 
 import msgspec
 
-from jobsched import job as rules
-from jobsched.job import CANCELLABLE, EXPIRED, KEPT_ATTEMPTS, RETRYABLE, Attempt, ParkedFor, State, part_of_id
+from jobsched import transitions as rules
+from jobsched.job import CANCELLABLE, KEPT_ATTEMPTS, RETRYABLE, Attempt, ParkedFor, State
+from jobsched.job_id import part_of_id
 from jobsched.report import Decision
 from jobsched.store.base import (
     KEPT_DECISIONS,
     Accepted,
     CategoryStats,
     Claim,
-    Dealer,
     GiveBack,
     Outcome,
     Page,
@@ -34,12 +34,11 @@ from jobsched.store.base import (
     Turn,
     TurnResult,
     is_over,
-    key_is_taken,
-    may_still_run,
-    queue_is_full,
-    replaced_by,
 )
+from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
+from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, replaced_by
+from jobsched.transitions import EXPIRED
 
 __all__ = ["MemoryStore"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from jobsched import job as rules
+from jobsched import transitions as rules
 from jobsched.job import Attempt, JobError, JobStatus, State, Terms
 from jobsched.store.base import CategoryStats, NewJob, StoredJob
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from jobsched.codec import BadRecord, decode_record, seal
-from jobsched.job import CANCELLABLE, ID_BYTES, Attempt, JobStatus, State, format_id, holds_key
+from jobsched.job import CANCELLABLE, Attempt, JobStatus, State
+from jobsched.job_id import ID_BYTES, format_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
 from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
+from jobsched.transitions import holds_key
 
 __all__ = ["CHECKS", "check_row", "check_sums", "count_rows"]
 

@@ -3,7 +3,7 @@ from uuid import UUID
 
 import pytest
 
-from jobsched.job import format_id, new_id
+from jobsched.job_id import format_id, new_id
 
 
 def only_job(project):

@@ -20,7 +20,8 @@ import pytest
 from jobsched.codec import encode_record
 from jobsched.doctor import contents, environment, machine, place
 from jobsched.fence import MARKER
-from jobsched.job import JobError, JobRecord, State, new_id
+from jobsched.job import JobError, JobRecord, State
+from jobsched.job_id import new_id
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import NewJob, Outcome, Request, Slot, Turn
 from jobsched.store.lmdb import open_store

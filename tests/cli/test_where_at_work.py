@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from jobsched.job import parse_id
+from jobsched.job_id import parse_id
 from jobsched.store.lmdb import open_store
 
 TASKS = """

@@ -18,10 +18,11 @@ import psutil
 import jobsched
 from jobsched import Dispatcher
 from jobsched.fence import MARKER
-from jobsched.job import State, parse_id
+from jobsched.job import State
+from jobsched.job_id import parse_id
+from jobsched.node_connection import NodeConnection
 from jobsched.store.base import JobStore, Query, StoredJob
 from jobsched.store.lmdb import open_store
-from jobsched.transport import NodeConnection
 
 SCALE = float(os.environ.get("JOBSCHED_TEST_SCALE", "1"))
 """Multiplies the numbers of jobs and of kills, for larger runs."""

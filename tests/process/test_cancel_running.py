@@ -7,9 +7,10 @@ import pytest
 from nodes import eventually, is_running, serving
 
 from jobsched import JobCancelled
-from jobsched.job import State, format_id, new_id, parse_id
+from jobsched.job import State
+from jobsched.job_id import format_id, new_id, parse_id
+from jobsched.node_connection import NodeConnection
 from jobsched.store.base import Request
-from jobsched.transport import NodeConnection
 from jobsched.wire import Look, ask_frames, frame
 
 CATEGORIES = {

@@ -25,9 +25,10 @@ from jobsched import (
     Unavailable,
     UnknownTask,
 )
-from jobsched.job import State, new_id
+from jobsched.courier import Courier
+from jobsched.job import State
+from jobsched.job_id import new_id
 from jobsched.store.base import Accepted, Request
-from jobsched.transport import Courier
 from jobsched.wire import VERSION, Bye, FromNode, Hello, Look, Welcome, frame, unix_address
 
 

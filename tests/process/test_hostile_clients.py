@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from nodes import Node, eventually
 
-from jobsched import Unavailable, transport
+from jobsched import Unavailable, gateway
 from jobsched.job import State
-from jobsched.transport import NodeConnection
+from jobsched.node_connection import NodeConnection
 
 WRITER = """
 import os, signal, sys
@@ -104,7 +104,7 @@ def test_a_node_goes_on_when_the_client_that_it_waits_for_does_or_dies(project, 
 
 
 def test_a_client_beside_a_stopped_one_gives_up_and_names_it(project, client, monkeypatch):
-    monkeypatch.setattr(transport, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(gateway, "PATIENCE_S", 0.5)
     writer = stopped_writer(client)
     with pytest.raises(Unavailable, match=rf"writers.lock is held by pid {writer.pid} \(.*which is stopped"):
         project.dispatcher().dispatch("tasks:mark", "mail", args=("second",))

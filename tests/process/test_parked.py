@@ -6,9 +6,10 @@ import lmdb
 import psutil
 from nodes import eventually
 
-from jobsched.job import ParkedFor, State, parse_id
+from jobsched.job import ParkedFor, State
+from jobsched.job_id import parse_id
+from jobsched.node_connection import NodeConnection
 from jobsched.store.base import Request
-from jobsched.transport import NodeConnection
 from jobsched.wire import ask_frames
 
 LATER = """

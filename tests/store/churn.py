@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from jobsched.codec import encode_record
-from jobsched.job import JobError, JobRecord, State, new_id
+from jobsched.job import JobError, JobRecord, State
+from jobsched.job_id import new_id
 from jobsched.store.base import JobStore, NewJob, Outcome, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
 

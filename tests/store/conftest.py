@@ -9,7 +9,8 @@ import pytest
 from hypothesis import Phase, settings
 
 from jobsched.codec import encode_record
-from jobsched.job import JobRecord, new_id
+from jobsched.job import JobRecord
+from jobsched.job_id import new_id
 from jobsched.store import lmdb
 from jobsched.store.base import JobStore, NewJob
 from jobsched.store.memory import MemoryStore

@@ -24,29 +24,12 @@ from turns import (
 )
 
 from jobsched.codec import decode_record
-from jobsched.job import (
-    CRASH_LIMIT,
-    INTERRUPTION_LIMIT,
-    KEPT_ATTEMPTS,
-    Attempt,
-    JobError,
-    ParkedFor,
-    State,
-    format_id,
-    new_id,
-)
+from jobsched.job import KEPT_ATTEMPTS, Attempt, JobError, ParkedFor, State
+from jobsched.job_id import format_id, new_id
 from jobsched.report import Decision
-from jobsched.store.base import (
-    KEPT_DECISIONS,
-    Accepted,
-    GiveBack,
-    Outcome,
-    Query,
-    Request,
-    Slot,
-    Turn,
-    may_still_run,
-)
+from jobsched.store.base import KEPT_DECISIONS, Accepted, GiveBack, Outcome, Query, Request, Slot, Turn
+from jobsched.store.reasons import may_still_run
+from jobsched.transitions import CRASH_LIMIT, INTERRUPTION_LIMIT
 
 INTERRUPTED_TOO_OFTEN = JobError("interrupted 20 times by stops of its node")
 CUT_OFF = JobError("cancelled: while it ran, by the end of its node or worker")

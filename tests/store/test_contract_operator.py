@@ -18,7 +18,8 @@ from turns import (
     status,
 )
 
-from jobsched.job import ParkedFor, State, Terms, new_id
+from jobsched.job import ParkedFor, State, Terms
+from jobsched.job_id import new_id
 from jobsched.store.base import PRUNABLE, Prune, Request, Slot, Turn
 
 # Retrying by an operator's word

@@ -18,18 +18,10 @@ from turns import (
     status,
 )
 
-from jobsched.job import EXPIRED, JobError, Limit, State, Terms
-from jobsched.store.base import (
-    Accepted,
-    Outcome,
-    Refused,
-    Request,
-    Slot,
-    Turn,
-    key_is_taken,
-    queue_is_full,
-    replaced_by,
-)
+from jobsched.job import JobError, Limit, State, Terms
+from jobsched.store.base import Accepted, Outcome, Refused, Request, Slot, Turn
+from jobsched.store.reasons import key_is_taken, queue_is_full, replaced_by
+from jobsched.transitions import EXPIRED
 
 KEY = b"u" * 16
 UNIQUE = Terms(unique=KEY)

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobsched import job as rules
+from jobsched import transitions as rules
 from jobsched.codec import unseal
 from jobsched.job import JobError, Limit, ParkedFor, State, Terms
 from jobsched.report import Decision

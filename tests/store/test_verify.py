@@ -13,7 +13,8 @@ from golden.golden_stores import FORMATS, unpack
 
 from jobsched.codec import seal
 from jobsched.errors import InvalidOption, StoreFormatError
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store import lmdb_layout as layout
 from jobsched.store import verify as module
 from jobsched.store.base import Request, Slot, Turn

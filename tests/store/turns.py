@@ -1,7 +1,8 @@
 """Short words for the turns that the contract's tests are made of."""
 
-from jobsched.job import CRASH_LIMIT, JobError, State
+from jobsched.job import JobError, State
 from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
+from jobsched.transitions import CRASH_LIMIT
 
 NOW = 1_000_000
 BROKEN = JobError("ValueError: no", "Traceback …")

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from jobsched.job import new_id
+from jobsched.job_id import new_id
 from jobsched.store.base import NewJob, Request
 from jobsched.wire import VERSION, Ask, Bye, FrameReader, FromNode, Hello, Look, frame, unix_address
 

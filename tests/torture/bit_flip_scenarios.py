@@ -20,7 +20,8 @@ from nodes import Project
 from scenario import HERE, Figure, Torture, scenario
 
 from jobsched.codec import BadRecord, decode_record
-from jobsched.job import ID_BYTES, State, format_id, parse_id
+from jobsched.job import State
+from jobsched.job_id import ID_BYTES, format_id, parse_id
 from jobsched.store.base import Outcome, Slot, Turn
 from jobsched.store.lmdb import open_store
 

@@ -13,7 +13,8 @@ from nodes import Node, Project, eventually
 from scenario import HERE, Figure, Torture, scenario
 
 from jobsched.errors import JobschedError
-from jobsched.job import State, format_id, parse_id
+from jobsched.job import State
+from jobsched.job_id import format_id, parse_id
 
 _AT_ONCE = 2
 _PASSAGES = (1, 3, 12)

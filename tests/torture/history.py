@@ -16,7 +16,8 @@ from nodes import Project, Run
 
 from jobsched import Dispatcher
 from jobsched.dispatcher import PreparedJob
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store.base import Query
 
 

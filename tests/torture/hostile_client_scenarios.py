@@ -18,7 +18,7 @@ from scenario import Figure, Torture, scenario
 from structure import _pages as page_problems
 
 from jobsched import Unavailable
-from jobsched.job import format_id
+from jobsched.job_id import format_id
 from jobsched.listener import MAX_CLIENTS
 
 BAD_CLIENTS = Path(__file__).with_name("bad_clients.py")

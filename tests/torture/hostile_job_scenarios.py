@@ -8,7 +8,8 @@ from measured import GoodClient, descriptors, private_bytes
 from nodes import Node, Project, eventually
 from scenario import Figure, Torture, scenario
 
-from jobsched.job import State, parse_id
+from jobsched.job import State
+from jobsched.job_id import parse_id
 
 QUIET = 100  # dispatches
 PACE_S = 0.002

@@ -18,7 +18,8 @@ import time
 from tasks import HERE, note
 
 from jobsched import Backoff, dispatch, task
-from jobsched.job import State, new_id
+from jobsched.job import State
+from jobsched.job_id import new_id
 from jobsched.store.base import Outcome, Request
 from jobsched.wire import Ask, Done, Look, Ready, frame
 

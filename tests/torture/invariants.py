@@ -16,9 +16,10 @@ from typing import Any
 import lmdb as engine
 import msgspec
 
-from jobsched import job as rules
+from jobsched import transitions as rules
 from jobsched.codec import BadRecord, decode_record, unseal
-from jobsched.job import ID_BYTES, JobStatus, State
+from jobsched.job import JobStatus, State
+from jobsched.job_id import ID_BYTES
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb import open_store
 

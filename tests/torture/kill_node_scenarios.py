@@ -16,7 +16,7 @@ from scenario import Figure, Torture, quantiles, scenario
 from structure import structural_problems
 
 from jobsched import Dispatcher
-from jobsched.job import format_id
+from jobsched.job_id import format_id
 from jobsched.store.lmdb import LmdbStore
 
 BATCHES = (1, 1, 1, 2, 5)

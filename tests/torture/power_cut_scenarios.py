@@ -23,7 +23,7 @@ from write_log import Noted, note
 
 from jobsched import Dispatcher
 from jobsched.errors import JobFailed
-from jobsched.job import parse_id
+from jobsched.job_id import parse_id
 
 _TURNS = 60
 _CLIENTS = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 from write_log import Noted, note
 
 from jobsched import Backoff, current_job, dispatch, task
-from jobsched.job import parse_id
+from jobsched.job_id import parse_id
 
 
 def _note_start() -> None:

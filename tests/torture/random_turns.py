@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from jobsched import job as rules
 from jobsched.codec import encode_record
-from jobsched.job import JobError, JobRecord, State
+from jobsched.job import JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
 from jobsched.store import base
 from jobsched.store.base import Accepted, Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
@@ -149,11 +148,11 @@ class RandomTurns:
         rng = self._rng
         if not _HAS_TERMS or rng.random() < 0.6:
             return {}
-        terms = rules.Terms(
+        terms = Terms(
             at_most_once=rng.random() < 0.2,
             expires_at=self._now + rng.randrange(4 * _SECOND) if rng.random() < 0.2 else 0,
             unique=bytes((rng.randrange(40),)) * 16 if rng.random() < 0.5 else b"",
-            limits=(rules.Limit(bytes((rng.randrange(3),)) * 16, 2),) if rng.random() < 0.5 else (),
+            limits=(Limit(bytes((rng.randrange(3),)) * 16, 2),) if rng.random() < 0.5 else (),
         )
         return {"terms": terms, "on_conflict": rng.choice(("keep", "refuse", "replace"))}
 

@@ -12,7 +12,8 @@ from scenario import Figure, Torture, scenario
 
 from jobsched import Dispatcher
 from jobsched.dispatcher import PreparedJob
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store.base import JobStore
 from jobsched.store.lmdb import LmdbStore
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from lmdb.verify import VerifyError, verify
 
 from jobsched.codec import BadRecord, decode_record
-from jobsched.job import State, format_id
+from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb import LmdbStore, open_store
 

@@ -20,9 +20,9 @@ from scenario import HERE, Figure, Torture, scenario
 
 from jobsched import Dispatcher
 from jobsched.errors import JobschedError, StoreError, Unavailable
-from jobsched.job import ID_BYTES
+from jobsched.job_id import ID_BYTES
+from jobsched.node_connection import NodeConnection
 from jobsched.store.base import Request
-from jobsched.transport import NodeConnection
 
 STORE_FAULT = 74
 """The exit code of a node that cannot go on with its store."""

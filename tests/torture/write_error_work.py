@@ -19,7 +19,8 @@ from random_turns import RandomTurns, added_by, deleted_by
 
 from jobsched import Dispatcher
 from jobsched.errors import CommitUnknown, JobschedError, NotCommitted, StoreError, StoreFull
-from jobsched.job import State, parse_id
+from jobsched.job import State
+from jobsched.job_id import parse_id
 from jobsched.store.base import Turn, TurnResult
 from jobsched.store.lmdb import LmdbStore, open_store
 

@@ -24,7 +24,8 @@ from jobsched.codec import (
     unseal,
 )
 from jobsched.errors import ArgumentError, PayloadTooLarge
-from jobsched.job import MAX_PAYLOAD, JobRecord, new_id
+from jobsched.job import MAX_PAYLOAD, JobRecord
+from jobsched.job_id import new_id
 
 plain = st.recursive(
     st.none()

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from jobsched.courier import Courier
 from jobsched.errors import Unavailable
 from jobsched.store.base import Accepted, Refused, Reply, Request
-from jobsched.transport import Courier
 
 PATIENCE_S = 10.0
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from jobsched import job as jobs_of
+from jobsched import job_id as ids
 from jobsched import task
 from jobsched.codec import decode_arguments, decode_record, encode_result
 from jobsched.config import parse_config
@@ -30,10 +30,11 @@ from jobsched.errors import (
     UnknownCategory,
     UnknownTask,
 )
-from jobsched.job import MAX_PAYLOAD, JobError, JobRecord, JobStatus, State, new_id
+from jobsched.gateway import Gateway
+from jobsched.job import MAX_PAYLOAD, JobError, JobRecord, JobStatus, State
+from jobsched.job_id import new_id
 from jobsched.store.base import Accepted, NewJob, Outcome, Query, Refused, Request, Slot, StoredJob, Turn
 from jobsched.store.lmdb import open_store
-from jobsched.transport import Gateway
 
 SEND = f"{__name__}:send"
 NOW = 1_750_000_000_000_000
@@ -617,6 +618,6 @@ def test_a_gateway_starts_afresh_in_a_child(config, node):
 
 
 def test_a_fork_while_another_thread_makes_an_id_leaves_the_child_free(direct, node):
-    with jobs_of._ids._lock:
+    with ids._ids._lock:
         assert in_child(lambda: direct.dispatch(send, args=("child",)), patience_s=0.5)
     assert node.stats()["mail"][State.PENDING] == 2

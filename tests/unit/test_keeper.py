@@ -4,7 +4,8 @@ import pytest
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import encode_record
 from jobsched.config import RetentionConfig
-from jobsched.job import JobError, JobRecord, ParkedFor, State, new_id
+from jobsched.job import JobError, JobRecord, ParkedFor, State
+from jobsched.job_id import new_id
 from jobsched.keeper import SETTLED_S, Keeper
 from jobsched.store.base import NewJob, Outcome, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore

@@ -1,0 +1,72 @@
+"""Job ids: made by the dispatcher, so that repeating a dispatch cannot make a second job."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+
+__all__ = ["ID_BYTES", "format_id", "new_id", "parse_id", "part_of_id"]
+
+ID_BYTES = 16
+_MIN_PART = 6
+
+
+class _IdSource:
+    """UUIDv7 (RFC 9562): 48 bits of milliseconds, 12 of their fraction, 62 random.
+
+    Ids made by one process only grow, also within a millisecond and when the clock steps back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0  # the 60-bit time of the last id; any thread, under the lock
+
+    def unlock(self) -> None:
+        """Begin with a new lock, in a forked child; its ids go on from the parent's."""
+        self._lock = threading.Lock()
+
+    def next(self) -> bytes:
+        nanos = time.time_ns()
+        millis, rest = divmod(nanos, 1_000_000)
+        stamp = (millis << 12) | (rest << 12) // 1_000_000
+        with self._lock:
+            stamp = self._last = max(stamp, self._last + 1)
+        value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
+        return (value | int.from_bytes(os.urandom(8), "big") >> 2).to_bytes(16, "big")
+
+
+_ids = _IdSource()
+
+
+def _free_in_child() -> None:
+    """Renew the lock: a thread that is not here may have held it at the fork."""
+    _ids.unlock()
+
+
+os.register_at_fork(after_in_child=_free_in_child)
+
+
+def new_id() -> bytes:
+    """Return a new job id: a UUIDv7 of 16 bytes."""
+    return _ids.next()
+
+
+def format_id(job_id: bytes) -> str:
+    """Return the text form of a job id."""
+    digits = job_id.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def parse_id(text: str) -> bytes:
+    """Return the 16 bytes of a job id's text form. Raises ValueError if it is none."""
+    return uuid.UUID(text).bytes
+
+
+def part_of_id(text: str) -> str:
+    """Return the digits of a part of an id. Raises ValueError for fewer than 6, or other characters."""
+    digits = text.replace("-", "").lower()
+    if len(digits) < _MIN_PART or not set(digits) <= set("0123456789abcdef"):
+        raise ValueError(f"{text!r} is no part of a job id: 6 or more of its hex digits are needed")
+    return digits
