@@ -49,6 +49,22 @@ def test_who_has_a_file_open_is_told_from_who_has_locked_it(hold, tmp_path):
     assert lockers(tmp_path / "third") == []
 
 
+def test_a_file_is_the_same_by_another_path_and_another_one_by_the_same(hold, tmp_path):
+    file, link = tmp_path / "file", tmp_path / "link"
+    process = hold(1, file)
+    link.hardlink_to(file)
+    assert (openers(link), lockers(link)) == ([process.pid], [process.pid])
+    file.unlink()
+    file.touch()
+    assert (openers(file), lockers(file)) == ([], [])
+
+
+def test_this_process_is_an_opener_too_and_no_locker(tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert (openers(tmp_path / "file"), lockers(tmp_path / "file")) == ([os.getpid()], [])
+
+
 def test_a_process_is_described_by_its_pid_its_command_and_that_it_is_stopped(hold, tmp_path):
     process = hold(0, tmp_path / "file")
     assert described(process.pid).startswith(f"pid {process.pid} ({sys.executable} -c")
