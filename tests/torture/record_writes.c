@@ -3,65 +3,30 @@
    Each entry of the log ($TORTURE_LOG, appended to by several processes) is a head and its data.
    A write is logged before it is done, a flush and the end of a synchronous write after: so that a
    power cut between two entries finds on the disk what the entries before it allow, and no more. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <unistd.h>
+#include "tracked_files.h"
 
 enum { WRITE = 1, SYNC_WRITE = 2, SYNC_WRITE_DONE = 3, FLUSH = 4, TRUNCATE = 5, ALLOCATE = 6, NOTE = 7, NAMED = 8 };
-enum { UNTRACKED = 0, PLAIN = 1, SYNCHRONOUS = 2 };
-enum { MOST_FILES = 4096 };
 
 struct head {
     uint32_t kind, pid;
     uint64_t offset, length;
 };
 
-static unsigned char tracked[MOST_FILES];
-static const char *suffix;
 static int log_file = -1;
 
-static int (*real_open)(const char *, int, ...);
-static int (*real_openat)(int, const char *, int, ...);
-static int (*real_close)(int);
 static int (*real_rename)(const char *, const char *);
 static int (*real_link)(const char *, const char *);
-static ssize_t (*real_write)(int, const void *, size_t);
-static ssize_t (*real_writev)(int, const struct iovec *, int);
-static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
-static ssize_t (*real_pwritev)(int, const struct iovec *, int, off_t);
-static int (*real_fsync)(int);
-static int (*real_fdatasync)(int);
 static int (*real_ftruncate)(int, off_t);
 static int (*real_fallocate)(int, int, off_t, off_t);
 static int (*real_posix_fallocate)(int, off_t, off_t);
 
-__attribute__((constructor)) static void start(void)
+static void begin(void)
 {
-    if (real_write)
-        return;
-    real_open = dlsym(RTLD_NEXT, "open64");
-    real_openat = dlsym(RTLD_NEXT, "openat64");
-    real_close = dlsym(RTLD_NEXT, "close");
     real_rename = dlsym(RTLD_NEXT, "rename");
     real_link = dlsym(RTLD_NEXT, "link");
-    real_writev = dlsym(RTLD_NEXT, "writev");
-    real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
-    real_pwritev = dlsym(RTLD_NEXT, "pwritev64");
-    real_fsync = dlsym(RTLD_NEXT, "fsync");
-    real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
     real_fallocate = dlsym(RTLD_NEXT, "fallocate64");
     real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
-    real_write = dlsym(RTLD_NEXT, "write");
-    suffix = getenv("TORTURE_FILE");
     const char *path = getenv("TORTURE_LOG");
     if (path && suffix)
         log_file = real_open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -77,25 +42,9 @@ static void record(uint32_t kind, uint64_t offset, const void *data, uint64_t le
     errno = before;
 }
 
-static int kind_of(int file)
+static void tracked_anew(int flags)
 {
-    start();
-    return file >= 0 && file < MOST_FILES ? tracked[file] : UNTRACKED;
-}
-
-static int is_wanted(const char *path)
-{
-    size_t length = strlen(path), wanted = suffix ? strlen(suffix) : 0;
-    return wanted && length >= wanted && !strcmp(path + length - wanted, suffix);
-}
-
-static void opened(int file, const char *path, int flags)
-{
-    if (file < 0 || file >= MOST_FILES)
-        return;
-    int kind = flags & O_DSYNC ? SYNCHRONOUS : PLAIN;
-    tracked[file] = is_wanted(path) && (flags & O_ACCMODE) != O_RDONLY ? kind : UNTRACKED;
-    if (tracked[file] && flags & O_TRUNC)
+    if (flags & O_TRUNC)
         record(TRUNCATE, 0, NULL, 0);
 }
 
@@ -115,52 +64,6 @@ static void after_write(int file)
         record(SYNC_WRITE_DONE, 0, NULL, 0);
 }
 
-#define MODE_OF(flags) \
-    int mode = 0; \
-    if ((flags) & (O_CREAT | O_TMPFILE)) { \
-        va_list rest; \
-        va_start(rest, flags); \
-        mode = va_arg(rest, int); \
-        va_end(rest); \
-    }
-
-int open64(const char *path, int flags, ...)
-{
-    MODE_OF(flags)
-    start();
-    int file = real_open(path, flags, mode);
-    opened(file, path, flags);
-    return file;
-}
-
-int open(const char *path, int flags, ...)
-{
-    MODE_OF(flags)
-    return open64(path, flags, mode);
-}
-
-int openat64(int folder, const char *path, int flags, ...)
-{
-    MODE_OF(flags)
-    start();
-    int file = real_openat(folder, path, flags, mode);
-    opened(file, path, flags);
-    return file;
-}
-
-int openat(int folder, const char *path, int flags, ...)
-{
-    MODE_OF(flags)
-    return openat64(folder, path, flags, mode);
-}
-
-int close(int file)
-{
-    if (kind_of(file))
-        tracked[file] = UNTRACKED;
-    return real_close(file);
-}
-
 ssize_t pwrite64(int file, const void *data, size_t length, off_t offset)
 {
     if (!kind_of(file))
@@ -172,11 +75,6 @@ ssize_t pwrite64(int file, const void *data, size_t length, off_t offset)
     return done;
 }
 
-ssize_t pwrite(int file, const void *data, size_t length, off_t offset)
-{
-    return pwrite64(file, data, length, offset);
-}
-
 ssize_t pwritev64(int file, const struct iovec *parts, int count, off_t offset)
 {
     if (!kind_of(file))
@@ -185,11 +83,6 @@ ssize_t pwritev64(int file, const struct iovec *parts, int count, off_t offset)
     ssize_t done = real_pwritev(file, parts, count, offset);
     after_write(file);
     return done;
-}
-
-ssize_t pwritev(int file, const struct iovec *parts, int count, off_t offset)
-{
-    return pwritev64(file, parts, count, offset);
 }
 
 ssize_t writev(int file, const struct iovec *parts, int count)
