@@ -103,7 +103,8 @@ class LmdbTurn:
         if self._saves:
             outcome = _reduced(outcome)
         self._rows.unlist(job_id, status)
-        had_left = status.attempt > 1 or status.crashes > 0 or status.due_at > 0  # as after a snooze
+        had_left = status.attempt > 1 or status.crashes > 0
+        had_left |= status.due_at > 0 or status.terms is not None  # as after a snooze, or terms found
         if (outcome.error is not None or outcome.log) and not self._saves:
             self._remember(outcome, status)
         why = rules.finished(

@@ -489,6 +489,15 @@ def test_a_cancelled_job_whose_terms_were_found_had_not_started(store, new_job):
     assert store.get(job.id).error == JobError("cancelled: before it had started")
 
 
+def test_a_job_whose_terms_were_found_completes_without_the_error_that_said_so(store, new_job):
+    job = new_job()
+    add(store, job)
+    finish(store, found_terms(claim(store)[0], ONCE))
+    [held] = claim(store)
+    finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW))
+    assert (store.get(job.id).result, store.get(job.id).error) == (None, None)
+
+
 # Snoozing
 
 
