@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -115,6 +116,28 @@ class Project:
             check=False,
         )
         return self._checked(code, Ran(ended.returncode, ended.stdout, ended.stderr))
+
+    @contextlib.contextmanager
+    def node(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A node that runs meanwhile, with its output to read; stopped at the end."""
+        with subprocess.Popen(
+            self.command("run", *words),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            try:
+                assert any("node started" in line for line in running.stderr)
+                yield running
+            finally:
+                running.terminate()
+                try:
+                    running.communicate(timeout=40)
+                except subprocess.TimeoutExpired:
+                    running.kill()
+                    raise
 
     def at_a_terminal(self, *words: str, typed: str = "") -> str:
         """What a command shows at a terminal of 80 columns, where somebody has typed something."""

@@ -91,25 +91,11 @@ def stopped(running):
         running.send_signal(signal.SIGCONT)
 
 
-@contextlib.contextmanager
-def node(project):
-    command = project.command("run")
-    with subprocess.Popen(
-        command, cwd=project.folder, env=project.environment, stderr=subprocess.PIPE, text=True
-    ) as running:
-        try:
-            assert any("node started" in line for line in running.stderr)
-            yield running
-        finally:
-            running.send_signal(signal.SIGTERM)
-            running.communicate(timeout=30)
-
-
 # A machine that is well.
 
 
 def test_all_is_well_beside_a_running_node(project, store):
-    with node(project) as running:
+    with project.node() as running:
         findings = all_of(project)
     assert {"python", "libraries", "engine", "kernel", "limits", "config", "disk", "memory", "clock"} <= {
         finding["area"] for finding in findings
@@ -224,7 +210,7 @@ def test_another_format_is_named(project, store, found, level, mend):
 
 
 def test_a_node_that_is_stopped_is_an_error(project, store):
-    with node(project) as running, stopped(running):
+    with project.node() as running, stopped(running):
         [(what, mend)] = found_by(project, "node", "error")
         assert f"(pid {running.pid}, since" in what
         assert "is stopped" in what

@@ -1,12 +1,10 @@
-import contextlib
 import json
 import re
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_for
 
 TASKS = """
 import time
@@ -16,38 +14,6 @@ def nap(seconds: float) -> str:
     time.sleep(seconds)
     return "rested"
 """
-
-
-@contextlib.contextmanager
-def node(project, *words):
-    """A node that runs meanwhile, with its output to read; stopped at the end."""
-    with subprocess.Popen(
-        project.command("run", *words),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            wait_for(
-                lambda: (project.folder / ".jobsched" / "node.sock").exists() or running.poll() is not None
-            )
-            yield running
-        finally:
-            running.send_signal(signal.SIGTERM)
-            try:
-                running.communicate(timeout=30)
-            except subprocess.TimeoutExpired:
-                running.kill()
-                raise
-
-
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -99,7 +65,7 @@ def test_json_reports_are_an_object_a_line(project):
 
 
 def test_a_job_dispatched_to_a_node_can_be_waited_for(project):
-    with node(project):
+    with project.node():
         assert project("dispatch", "tasks:send", "--arg", '"a"', "--arg", '"b"', "--wait").out == '"a: b"\n'
         failed = project("dispatch", "tasks:fail", "--arg", '"why"', "--wait", "--json", code=1).json
         assert failed["state"] == "failed"
@@ -109,7 +75,7 @@ def test_a_job_dispatched_to_a_node_can_be_waited_for(project):
 
 
 def test_a_running_job_is_asked_to_end(napping):
-    with node(napping, "--grace", "0s"):
+    with napping.node("--grace", "0s"):
         job = napping.dispatch("tasks:nap", "--arg", "60")
         wait_for(lambda: napping("show", job, "--json").json["state"] == "in_progress")
         assert napping("cancel", job, "--json").json == [{"id": job, "state": "in_progress"}]
@@ -117,12 +83,12 @@ def test_a_running_job_is_asked_to_end(napping):
 
 
 def test_a_second_node_is_refused_and_told_who_runs(project):
-    with node(project):
+    with project.node():
         assert "another node runs on" in project.process("run", code=2).err
 
 
 def test_a_paused_category_waits_for_its_resume(project):
-    with node(project):
+    with project.node():
         project("category", "pause", "mail")
         job = project.dispatch("tasks:send", "--arg", '"a"')
         assert project("show", job, "--json").json["state"] == "pending"
@@ -148,7 +114,7 @@ def test_the_modules_of_a_broken_project_stop_the_node_before_it_starts(project)
 
 
 def test_json_lines_of_a_running_node_arrive_while_it_runs(project):
-    with node(project, "--json") as running:
+    with project.node("--json") as running:
         report = json.loads(running.stdout.readline())
         assert set(report["categories"]) == {"mail", "reports"}
 

@@ -1,26 +1,9 @@
-import contextlib
 import os
 import re
-import signal
 import subprocess
 
 import lmdb
 import pytest
-
-
-@contextlib.contextmanager
-def node(project):
-    """A node that runs meanwhile; stopped at the end."""
-    command = project.command("run")
-    with subprocess.Popen(
-        command, cwd=project.folder, env=project.environment, stderr=subprocess.PIPE, text=True
-    ) as running:
-        try:
-            assert any("node started" in line for line in running.stderr)
-            yield running
-        finally:
-            running.send_signal(signal.SIGTERM)
-            running.communicate(timeout=30)
 
 
 @pytest.fixture
@@ -53,7 +36,7 @@ def test_a_backup_and_its_way_back(project, job):
 
 
 def test_a_backup_is_made_while_the_node_runs_and_a_restore_is_not(project, job):
-    with node(project) as running:
+    with project.node() as running:
         made = project("backup", "busy", "--json").json
         assert sum(made["jobs"].values()) == 1
         assert project("verify", "--json").json["ok"]

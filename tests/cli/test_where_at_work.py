@@ -1,10 +1,9 @@
 """Conditions against real jobs that a real node has run."""
 
-import subprocess
-import time
 from contextlib import closing
 
 import pytest
+from waiting import wait_for
 
 from jobsched.job_id import parse_id
 from jobsched.store.lmdb import open_store
@@ -22,13 +21,6 @@ def die() -> None:
 """
 
 
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def napping(project):
     path = project.folder / "tasks.py"
@@ -39,17 +31,8 @@ def napping(project):
 @pytest.fixture
 def node(napping):
     """A node that runs meanwhile."""
-    with (napping.folder / "node.log").open("w") as log:
-        running = subprocess.Popen(
-            napping.command("run"), cwd=napping.folder, env=napping.environment, stdout=log, stderr=log
-        )
-        wait_for(lambda: (napping.folder / ".jobsched" / "node.sock").exists() or running.poll() is not None)
+    with napping.node() as running:
         yield running
-        running.terminate()
-        try:
-            running.wait(timeout=40)
-        finally:
-            running.kill()
 
 
 def state(project, job):

@@ -283,6 +283,11 @@ class Project:
         path = self.folder / "runs"
         return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
+    def noted(self) -> int:
+        """Return how many bytes the tasks have noted so far."""
+        path = self.folder / "runs"
+        return path.stat().st_size if path.exists() else 0
+
     def runs(self) -> list[Run]:
         """Return the runs, in the order of their starts."""
         found: list[Run] = []

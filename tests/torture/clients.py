@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from history import Ledger
@@ -116,5 +116,13 @@ class Allowance:
         new.write_text(str(share))
         new.rename(self._path)
 
-    def wait_for(self, share: float) -> None:
+    def batches(self, count: int, sizes: Sequence[int], rng: random.Random) -> Iterator[list[int]]:
+        """Yield the numbers of all jobs in batches of some sizes, each as soon as it is allowed."""
+        numbers = list(range(count))
+        while numbers:
+            part, numbers = numbers[: (size := rng.choice(sizes))], numbers[size:]
+            self._wait_for(part[0] / count)
+            yield part
+
+    def _wait_for(self, share: float) -> None:
         eventually(lambda: float(self._path.read_text()) > share, PATIENCE_S)

@@ -7,10 +7,10 @@ label names one job: the first argument of its task.
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nodes import Project, Run
 
@@ -144,6 +144,16 @@ class History:
         }
 
     # What must not be. Each is empty in a good history.
+
+    def wrongs(self) -> dict[str, Collection[Any]]:
+        """Return what must not be, whoever was killed, when all jobs are of tasks that complete."""
+        return {
+            "lost": self.lost(),
+            "batches_in_part": self.torn(),
+            "never_dispatched": self.phantoms(),
+            "not_completed": self.unfinished(),
+            "never_run": self.never_run(),
+        }
 
     def lost(self) -> set[str]:
         """Return the ids that were acknowledged and are not stored."""

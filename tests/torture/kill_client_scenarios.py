@@ -133,11 +133,7 @@ def judged(torture: Torture, history: History, broken: list[str]) -> dict[str, F
         "cut_off_and_stored": sum(job.id in history.stored for job in cut_off),
         "jobs": history.states(),
     } | torture.check_none(
-        lost=history.lost(),
-        batches_in_part=history.torn(),
-        never_dispatched=history.phantoms(),
-        not_completed=history.unfinished(),
-        never_run=history.never_run(),
+        **history.wrongs(),
         run_twice=history.doubled(),
         out_of_order=history.out_of_client_order(),
         structural_problems=broken,

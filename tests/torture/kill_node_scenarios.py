@@ -73,10 +73,7 @@ def dispatching(count: int, allowance: Allowance) -> Callable[[str, int], Work]:
     def for_client(name: str, seed: int) -> Work:
         def work(dispatcher: Dispatcher, ledger: Ledger) -> None:
             rng = random.Random(seed)
-            numbers = list(range(count))
-            while numbers:
-                part, numbers = numbers[: (size := rng.choice(BATCHES))], numbers[size:]
-                allowance.wait_for(part[0] / count)
+            for part in allowance.batches(count, BATCHES, rng):
                 time.sleep(rng.uniform(0, PAUSE_S))
                 labels = [f"{name}-{number:05}" for number in part]
                 if name == "c1":
@@ -141,10 +138,10 @@ class Watch:
             dispatch()
             time.sleep(torture.rng.uniform(0.05, usual))
         else:
-            before = self._noted()
+            before = self._project.noted()
             self._await_ready(node, launched)
             if moment == "at work":
-                eventually(lambda: self._noted() > before or self._project.is_settled())
+                eventually(lambda: self._project.noted() > before or self._project.is_settled())
             dispatch()
             longest = 0.05 if moment == "just ready" else torture.rng.choice((0.05, 0.3))
             time.sleep(torture.rng.uniform(0, longest))
@@ -156,11 +153,6 @@ class Watch:
         eventually(lambda: self._project.answers() or not node.is_alive, 30)
         self.ready_s.append(time.monotonic() - launched)
         self.ready_after_import_s.append(max(0.0, self.ready_s[-1] - self.import_s[-1]))
-
-    def _noted(self) -> int:
-        """Return how much the tasks have noted so far."""
-        runs = self._project.folder / "runs"
-        return runs.stat().st_size if runs.exists() else 0
 
     def _note_claims(self) -> None:
         """Note what is in progress now that no node is alive.
@@ -207,11 +199,7 @@ def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure
         "runs_repeated": len(history.repeats()),
         "most_interruptions": max(job.interruptions for job in stored.values()),
     } | torture.check_none(
-        lost=history.lost(),
-        batches_in_part=history.torn(),
-        never_dispatched=history.phantoms(),
-        not_completed=history.unfinished(),
-        never_run=history.never_run(),
+        **history.wrongs(),
         overlapping=history.overlapping(),
         out_of_order=history.out_of_order("lane"),
         out_of_client_order=history.out_of_client_order(),

@@ -59,10 +59,7 @@ def dispatching(count: int, allowance: Allowance) -> Callable[[str, int], Work]:
     def for_client(_name: str, seed: int) -> Work:
         def work(dispatcher: Dispatcher, ledger: Ledger) -> None:
             rng = random.Random(seed)
-            numbers = list(range(count))
-            while numbers:
-                part, numbers = numbers[: (size := rng.choice(BATCHES))], numbers[size:]
-                allowance.wait_for(part[0] / count)
+            for part in allowance.batches(count, BATCHES, rng):
                 made = [prepared(dispatcher, rng, number) for number in part]
                 ledger.dispatch(dispatcher, [job for job, _ in made], [label for _, label in made])
 
@@ -114,11 +111,10 @@ class Stopper:
         self._check_end(node, self._stop(node, way, grace_s), way, serves=serves)
 
     def _await_work(self, node: Node) -> None:
-        runs = self._project.folder / "runs"
-        before = runs.stat().st_size if runs.exists() else 0
+        before = self._project.noted()
         eventually(
             lambda: (
-                (runs.exists() and runs.stat().st_size > before)
+                self._project.noted() > before
                 or not node.is_alive
                 or (self._project.answers() and self._project.is_settled())
             )
@@ -190,11 +186,7 @@ def judged(torture: Torture, history: History) -> dict[str, Figure]:
         "interrupted": sum(stored.interruptions for stored in jobs.values()),
         "most_interruptions": max(stored.interruptions for stored in jobs.values()),
     } | torture.check_none(
-        lost=history.lost(),
-        batches_in_part=history.torn(),
-        never_dispatched=history.phantoms(),
-        not_completed=history.unfinished(),
-        never_run=history.never_run(),
+        **history.wrongs(),
         overlapping=history.overlapping(),
         out_of_order=history.out_of_order("lane"),
         charged_for_a_stop=[
