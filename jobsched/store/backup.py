@@ -22,7 +22,7 @@ import msgspec
 from jobsched.clock import from_micros
 from jobsched.errors import InvalidOption, StoreError
 from jobsched.store.hold import held_still, refuse_users
-from jobsched.store.place import make_private
+from jobsched.store.place import make_private, sync_directory
 from jobsched.store.verify import NOTE, Findings, opened, structure, verify
 
 __all__ = ["Backup", "Restored", "backup", "read_note", "restore", "write_backup"]
@@ -89,9 +89,9 @@ def write_backup(
             raise StoreError(f"the copy of {path} is broken: {found.findings[0].text}")
         note = _note(found, path, now)
         _write_private(folder / NOTE, msgspec.json.format(msgspec.json.encode(note)) + b"\n")
-        _sync(folder)
+        sync_directory(folder)
         folder.rename(target)
-        _sync(target.parent)
+        sync_directory(target.parent)
     return note
 
 
@@ -168,14 +168,6 @@ def _write_private(file: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 # The way back.
 
 
@@ -205,8 +197,8 @@ def restore(
             incoming.rename(path / _DATA)
         finally:
             incoming.unlink(missing_ok=True)
-        _sync(path)
-        _sync(path.parent)
+        sync_directory(path)
+        sync_directory(path.parent)
     return Restored(
         path=str(path),
         aside=None if aside is None else str(aside),
@@ -241,6 +233,6 @@ def _set_aside(path: Path, now: int) -> Path | None:
     aside = path.with_name(f"{path.name}.before-restore-{stamp}")
     aside.mkdir(mode=0o700)
     (aside / _DATA).hardlink_to(path / _DATA)
-    _sync(aside)
-    _sync(path.parent)
+    sync_directory(aside)
+    sync_directory(path.parent)
     return aside

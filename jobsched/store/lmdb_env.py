@@ -14,6 +14,7 @@ from jobsched.errors import StoreError, StoreFormatError, StoreUnsafe
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Databases
 from jobsched.store.migrate import migrate
+from jobsched.store.place import sync_directory
 
 __all__ = ["open_environment"]
 
@@ -56,7 +57,7 @@ def _create(path: Path) -> None:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(making / "data.mdb", path / "data.mdb")
         for place in (path, path.parent):  # LMDB does not flush directory entries
-            _sync_directory(place)
+            sync_directory(place)
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
@@ -83,11 +84,3 @@ def _check_format(path: Path, env: lmdb.Environment, dbs: Databases) -> None:
         )
     if int(found) < layout.FORMAT:
         migrate(env, dbs, path)
-
-
-def _sync_directory(place: Path) -> None:
-    handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

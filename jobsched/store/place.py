@@ -1,4 +1,4 @@
-"""Where a store may lie: the checks on its directory."""
+"""The directory of a store: where it may lie, who may write it, when its entries are on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobsched.errors import StoreUnsafe
 
-__all__ = ["make_private", "refuse_network"]
+__all__ = ["make_private", "refuse_network", "sync_directory"]
 
 # statfs magic would need ctypes; the mount table says the same in words.
 _NETWORK = frozenset(
@@ -60,3 +60,12 @@ def refuse_network(path: Path, mounts: Path) -> None:
             best, kind = place, fields[2]
     if kind in _NETWORK:
         raise StoreUnsafe(f"{path} lies on a network file system ({kind} at {best}): use a local disk")
+
+
+def sync_directory(path: Path) -> None:
+    """Put on disk which files a directory has, under which names."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
