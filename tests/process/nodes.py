@@ -93,6 +93,7 @@ class Node:
     def stopped(self) -> Iterator[None]:
         """Stop it like a debugger does; what happens meanwhile arrives all at once."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
         finally:

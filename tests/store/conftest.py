@@ -21,8 +21,8 @@ OPEN: dict[str, Callable[[Path], JobStore]] = {
 }
 DURABLE = ["lmdb"]
 
-# The same examples in every run, so that a change is what breaks the test; JOBSCHED_HYPOTHESIS=long
-# for a soak of other examples each time: half an hour.
+# The same examples in every run of the same code, so that a change is what breaks the test: hypothesis
+# draws from the constants of the modules too. JOBSCHED_HYPOTHESIS=long for a soak of others: half an hour.
 PHASES = set(Phase) - {Phase.explain}  # takes minutes to say which parts of an example do not matter
 COMMON = settings(deadline=None, phases=PHASES)
 settings.register_profile("quick", COMMON, max_examples=80, stateful_step_count=40, derandomize=True)
