@@ -76,11 +76,11 @@ class LmdbTurn:
     def recover(self, now: int, held: frozenset[int]) -> int:
         """Take every job out of progress; return how many went back to their place."""
         put_back = 0
-        for key, value in list(self._rows.txn.cursor(db=self._rows.dbs.running)):
+        for key, value in list(self._rows.running.scan()):
             job_id, worker, number = layout.split_running(value)
             status = self._rows.status(job_id)
             if status is None:
-                self._rows.txn.delete(key, db=self._rows.dbs.running)
+                self._rows.running.delete(key)
                 self._rows.park_unreadable(job_id, number, State.IN_PROGRESS, now)
                 continue
             self._rows.unlist(job_id, status)
@@ -154,7 +154,7 @@ class LmdbTurn:
         """Delete ended jobs by age and number, the oldest first; return how many."""
         prefix = layout.ended_prefix(order.state)
         count = sum(row.counts[order.state] for row in self._rows.categories.values())
-        cursor = self._rows.txn.cursor(db=self._rows.dbs.ended)
+        cursor = self._rows.ended.scan()
         pruned = 0
         while pruned < order.limit and cursor.set_range(prefix) and cursor.key().startswith(prefix):
             _, ended_at, job_id = layout.split_ended(cursor.key())
@@ -174,7 +174,7 @@ class LmdbTurn:
 
     def _release(self, now: int, limit: int) -> int:
         released = 0
-        cursor = self._rows.txn.cursor(db=self._rows.dbs.scheduled)
+        cursor = self._rows.scheduled.scan()
         while released < limit and cursor.first():
             due_at, job_id = layout.split_scheduled(cursor.key())
             if due_at > now:
@@ -207,7 +207,7 @@ class LmdbTurn:
     ) -> None:
         prefix = layout.pending_prefix(row.number)
         dealer = Dealer(slots)
-        cursor = self._rows.txn.cursor(db=self._rows.dbs.pending)
+        cursor = self._rows.pending.scan()
         found = cursor.set_range(prefix)
         while found and not dealer.is_full:
             key, job_id = cursor.item()
@@ -226,6 +226,7 @@ class LmdbTurn:
                 self._blocked.append(category)
                 return
             cursor.delete()
+            row.counts[State.PENDING] -= 1
             claims.append(self._claim_one(job_id, status, worker, now))
 
     def _holds_up(self, key: bytes, job_id: bytes, status: JobStatus, now: int) -> bool:
@@ -243,32 +244,23 @@ class LmdbTurn:
 
     def _claim_one(self, job_id: bytes, status: JobStatus, worker: int, now: int) -> Claim:
         """Claim a job whose pending row is gone already."""
-        txn, dbs = self._rows.txn, self._rows.dbs
-        record = layout.get_blob(txn, dbs.jobs, job_id) or b""  # the worker finds it unreadable
-        row = self._rows.category(status.category)
-        row.counts[State.PENDING] -= 1
-        self._rows.counters.claim = number = self._rows.counters.claim + 1
+        rows = self._rows
+        record = rows.record(job_id) or b""  # the worker finds it unreadable
+        rows.counters.claim = number = rows.counters.claim + 1
         rules.claimed(status, claim=number, worker=worker, now=now)
-        row.counts[State.IN_PROGRESS] += 1
+        has_terms = status.terms is not None
         if status.terms is not None:
-            self._rows.limits.take(status.terms)
-            self._rows.settle_key(job_id, status)
-        txn.put(job_id, layout.encode_status(status), db=dbs.statuses)
-        txn.put(
-            layout.running_key(number),
-            layout.running_value(job_id, worker, row.number),
-            db=dbs.running,
-            append=True,
-        )
-        return Claim(number, worker, status.attempt, job_id, record, status.terms is not None)
+            rows.limits.take(status.terms)
+        rows.enlist(job_id, status)
+        return Claim(number, worker, status.attempt, job_id, record, has_terms)
 
     def _claimed(self, job_id: bytes, claim: int, now: int) -> JobStatus | None:
         """Return the status of a job held under that claim; else note the claim as lost."""
         status = self._rows.status(job_id)
         if status is None:
-            held = self._rows.txn.get(layout.running_key(claim), db=self._rows.dbs.running)
+            held = self._rows.running.get(layout.running_key(claim))
             if held is not None and layout.split_running(held)[0] == job_id:
-                self._rows.txn.delete(layout.running_key(claim), db=self._rows.dbs.running)
+                self._rows.running.delete(layout.running_key(claim))
                 self._rows.park_unreadable(job_id, layout.split_running(held)[2], State.IN_PROGRESS, now)
         if status is None or status.claim != claim or status.state is not State.IN_PROGRESS:
             self._lost.append(claim)
