@@ -68,6 +68,10 @@ class Rows:
         self._touched.add(name)
         return row
 
+    def count(self, name: str, state: State, change: int) -> None:
+        """Count jobs that come to a state, or go from it."""
+        self.category(name).counts[state] += change
+
     def next_sequence(self) -> int:
         """Return the next place in the queues."""
         self.counters.sequence += 1

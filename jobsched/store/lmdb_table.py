@@ -69,12 +69,12 @@ class Statuses:
 
     def __init__(self, txn: Txn, db: Db, held: dict[bytes, JobStatus]) -> None:
         self._cursor: Cursor = txn.cursor(db=db)
-        self._held = held
+        self.held = held
         self._puts: dict[bytes, JobStatus] = {}
 
     def get(self, job_id: bytes) -> JobStatus | None:
         """Return a status, None without one. To change it, `put` it. Raises BadRecord."""
-        status = self._puts.get(job_id) or self._held.get(job_id)
+        status = self._puts.get(job_id) or self.held.get(job_id)
         if status is not None:
             return status
         data = self._cursor.get(job_id)
@@ -87,14 +87,14 @@ class Statuses:
         """Have a status written."""
         self._puts[job_id] = status
         if status.state is State.IN_PROGRESS:
-            self._held[job_id] = status
+            self.held[job_id] = status
         else:
-            self._held.pop(job_id, None)
+            self.held.pop(job_id, None)
 
     def delete(self, job_id: bytes) -> None:
         """Forget a status."""
         self._puts.pop(job_id, None)
-        self._held.pop(job_id, None)
+        self.held.pop(job_id, None)
         self._cursor.pop(job_id)
 
     def write(self) -> None:
