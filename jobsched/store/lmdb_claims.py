@@ -48,13 +48,11 @@ class Claims:
             for _ in range(taken):
                 cursor.delete()
             size = 2 * taken + 1  # where terms are common, little is read in vain
-            if taken == len(queue) and queue:
+            if queue and taken == len(queue):
                 continue
-            if (
-                not queue
-                or not queue[taken][0].startswith(prefix)
-                or not self._take(name, *queue[taken], dealer)
-            ):
+            if not queue or not queue[taken][0].startswith(prefix):
+                return
+            if not self._take(name, *queue[taken], dealer):
                 return
 
     def _take_plain(

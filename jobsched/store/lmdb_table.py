@@ -1,8 +1,8 @@
 """A named database within one LMDB write transaction, whose writes are gathered.
 
-Reads see what was put before. A cursor of one's own takes half the time of the transaction's
-methods, and writing many rows at once a third (see `benchmarks/`), and a row that is put and taken
-away again in the same turn is never written.
+Reads see what was put before. A cursor of its own takes half the time that the transaction's methods
+take, and writing many rows in one call a third; and a row that is put and taken away again in the
+same turn is never written.
 """
 
 from __future__ import annotations
