@@ -21,6 +21,11 @@ class Dealer:
         """Whether no slot has room."""
         return not self._rooms
 
+    @property
+    def room(self) -> int:
+        """How many jobs fit in all."""
+        return sum(room[1] for room in self._rooms)
+
     def next(self, *, alone: bool) -> int | None:
         """Return the worker for the next job; one that holds nothing, and gets no more, if the job
         is to be `alone`: None if there is none such.

@@ -35,7 +35,7 @@ from jobsched.store.base import (
 )
 from jobsched.store.lmdb_env import open_environment
 from jobsched.store.lmdb_find import found_rows, ids_after
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Txn
+from jobsched.store.lmdb_layout import Cache, Txn
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_space import DEFAULT_QUOTA, Space, is_out_of_room, needed_for, needed_for_outcomes
 from jobsched.store.lmdb_turn import LmdbTurn
@@ -110,7 +110,7 @@ class LmdbStore:
         self._is_broken = False  # a commit has failed since it was opened
         self._env, self._dbs = open_environment(path)
         self._space = Space(path, self._env, self._dbs, quota_bytes)
-        self._cache: tuple[int, Counters, dict[str, CategoryRow]] | None = None
+        self._cache: Cache | None = None
 
     def close(self) -> None:
         """Let go of the store; the last user's close closes the file."""
@@ -158,7 +158,7 @@ class LmdbStore:
         """Return how many jobs have an outcome still to be written, as far as this process knows."""
         if self._cache is None:
             return 0
-        return sum(sum(row.counts[: State.COMPLETED]) for row in self._cache[2].values())
+        return sum(sum(row.counts[: State.COMPLETED]) for row in self._cache.categories.values())
 
     def _apply_in_parts(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
         """Apply a turn with the last of the room: in small transactions, which need few new pages.
@@ -184,8 +184,8 @@ class LmdbStore:
     def _apply(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
         """Apply a turn but for the requests that are refused. Raises NoRoom, and changes nothing."""
         kept = [request for place, request in enumerate(turn.requests) if place not in refused]
-        with self._writing() as (txn, counters, categories):
-            rows = Rows(txn, self._dbs, counters, categories)
+        with self._writing() as (txn, cache):
+            rows = Rows(txn, self._dbs, cache)
             result = LmdbTurn(rows, saves=self._space.is_full).apply(
                 msgspec.structs.replace(turn, requests=kept) if refused else turn
             )
@@ -200,16 +200,16 @@ class LmdbStore:
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""
-        with self.lock, self._writing() as (txn, counters, categories):
-            put_back = LmdbTurn(Rows(txn, self._dbs, counters, categories)).recover(now, held)
-            return Recovered(epoch=counters.epoch, put_back=put_back)
+        with self.lock, self._writing() as (txn, cache):
+            put_back = LmdbTurn(Rows(txn, self._dbs, cache)).recover(now, held)
+            return Recovered(epoch=cache.counters.epoch, put_back=put_back)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[tuple[Txn, Counters, dict[str, CategoryRow]]]:
-        """Give a write transaction and the small databases; commit at the end.
+    def _writing(self) -> Iterator[tuple[Txn, Cache]]:
+        """Give a write transaction and what is known of the store; commit at the end.
 
-        Counters and categories are read again only if another process has committed since: a write
-        transaction's id is that of the last commit plus one.
+        What is known is forgotten only if another process has committed since: a write transaction's
+        id is that of the last commit plus one.
         """
         try:
             self._mend()
@@ -218,11 +218,11 @@ class LmdbStore:
             raise NotCommitted(f"cannot begin a transaction on {self.path}: {error}") from error
         cache, self._cache = self._cache, None
         try:
-            if cache is None or cache[0] != txn.id() - 1:
-                cache = (0, layout.read_counters(txn, self._dbs), layout.read_categories(txn, self._dbs))
-            _, counters, categories = cache
-            yield txn, counters, categories
             number = txn.id()
+            if cache is None or cache.number != number - 1:
+                cache = layout.read_cache(txn, self._dbs)
+            yield txn, cache
+            cache.number = number
         except lmdb.Error as error:
             txn.abort()
             raise self._failure(error) from error
@@ -235,7 +235,7 @@ class LmdbStore:
             self._is_broken = True
             if not self._is_committed(number, error):
                 raise self._failure(error) from error
-        self._cache = (number, counters, categories)
+        self._cache = cache
 
     def _failure(self, error: lmdb.Error) -> NotCommitted:
         if isinstance(error, lmdb.MapFullError) or is_out_of_room(error, self.path):

@@ -38,7 +38,9 @@ from jobsched.report import Decision
 from jobsched.store.base import KEPT_DECISIONS, CategoryStats
 
 __all__ = [
+    "CHUNK",
     "FORMAT",
+    "Cache",
     "CategoryRow",
     "Counters",
     "Databases",
@@ -54,10 +56,12 @@ __all__ = [
     "ended_key",
     "ended_prefix",
     "get_blob",
+    "is_split",
     "pending_key",
     "pending_prefix",
     "put_blob",
     "read_attempts",
+    "read_cache",
     "read_categories",
     "read_counters",
     "read_decisions",
@@ -81,8 +85,10 @@ else:
     Txn, Db = lmdb.Transaction, object
 
 FORMAT = 2
-_CHUNK = 2000
-_MOST_CHUNKS = 1 << 16
+CHUNK = 2000
+"""Bytes of a record that lie in one value."""
+
+_MOSTCHUNKS = 1 << 16
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
 _pending = struct.Struct(">IHQ")
@@ -148,6 +154,18 @@ class CategoryRow(msgspec.Struct, array_like=True):
     def stats(self) -> CategoryStats:
         """Return a copy of what others may see."""
         return CategoryStats(self.counts.copy(), self.paused, self.limited, self.resume_at)
+
+
+@dataclasses.dataclass(slots=True)
+class Cache:
+    """What a store that writes remembers of its last commit: its number, the small databases, and the
+    statuses of the jobs in progress, as far as it has met them.
+    """
+
+    number: int
+    counters: Counters
+    categories: dict[str, CategoryRow]
+    held: dict[bytes, JobStatus]
 
 
 class ResultRow(msgspec.Struct, array_like=True, frozen=True):
@@ -240,18 +258,18 @@ def split_ended(key: bytes) -> tuple[State, int, bytes]:
 
 def put_blob(txn: Txn, db: Db, key: bytes, blob: bytes) -> None:
     """Write a sealed record under a key that has none, in chunks where it is long."""
-    if len(blob) <= _CHUNK:
+    if len(blob) <= CHUNK:
         txn.put(key, blob, db=db)
         return
     txn.put(key, _MANY + len(blob).to_bytes(4, "big"), db=db)
-    for place, start in enumerate(range(0, len(blob), _CHUNK)):
-        txn.put(key + place.to_bytes(2, "big"), blob[start : start + _CHUNK], db=db)
+    for place, start in enumerate(range(0, len(blob), CHUNK)):
+        txn.put(key + place.to_bytes(2, "big"), blob[start : start + CHUNK], db=db)
 
 
 def get_blob(txn: Txn, db: Db, key: bytes) -> bytes | None:
     """Return a record written by `put_blob`, None without one; a missing chunk fails its CRC."""
     head = txn.get(key, db=db)
-    if head is None or not head.startswith(_MANY):
+    if head is None or not is_split(head):
         return head
     return b"".join(txn.get(key + place.to_bytes(2, "big"), b"", db=db) for place in range(_chunks(head)))
 
@@ -259,17 +277,22 @@ def get_blob(txn: Txn, db: Db, key: bytes) -> bytes | None:
 def drop_blob(txn: Txn, db: Db, key: bytes) -> None:
     """Delete a record written by `put_blob`, if there is one."""
     head = txn.pop(key, db=db)
-    if head is None or not head.startswith(_MANY):
+    if head is None or not is_split(head):
         return
     for place in range(_chunks(head)):
         txn.delete(key + place.to_bytes(2, "big"), db=db)
+
+
+def is_split(head: bytes) -> bool:
+    """Say whether a value is the head of a record in chunks."""
+    return head[:1] == _MANY
 
 
 def _chunks(head: bytes) -> int:
     """Return in how many chunks a record is split. A damaged head may say anything: no more than
     the keys of chunks can count.
     """
-    return min(-(-int.from_bytes(head[1:5], "big") // _CHUNK), _MOST_CHUNKS)
+    return min(-(-int.from_bytes(head[1:5], "big") // CHUNK), _MOSTCHUNKS)
 
 
 def read_result(txn: Txn, dbs: Databases, job_id: bytes) -> ResultRow:
@@ -338,6 +361,11 @@ def read_categories(txn: Txn, dbs: Databases) -> dict[str, CategoryRow]:
     return {
         bytes(key).decode(): _categories.decode(unseal(value)) for key, value in txn.cursor(db=dbs.categories)
     }
+
+
+def read_cache(txn: Txn, dbs: Databases) -> Cache:
+    """Return what a store remembers that has just been opened."""
+    return Cache(0, read_counters(txn, dbs), read_categories(txn, dbs), {})
 
 
 def append_decision(txn: Txn, dbs: Databases, decision: Decision) -> None:

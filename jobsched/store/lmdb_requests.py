@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
-from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_rows import Rows
@@ -38,7 +37,7 @@ class Requests:
             return None
         if status.state is State.IN_PROGRESS and not status.cancel_asked:
             status.cancel_asked = True
-            self._rows.txn.put(job_id, layout.encode_status(status), db=self._rows.dbs.statuses)
+            self._rows.statuses.put(job_id, status)
         elif status.state in CANCELLABLE:
             self._rows.cancel_for(job_id, status, None, now)
         return status.state
@@ -87,7 +86,7 @@ class Requests:
         return Accepted(kept=kept)
 
     def _add_one(self, job: NewJob, now: int) -> None:
-        layout.put_blob(self._rows.txn, self._rows.dbs.jobs, job.id, job.record)
+        self._rows.add_record(job.id, job.record)
         status = JobStatus(State.PENDING, job.category, job.priority, due_at=job.due_at, terms=job.terms)
         if job.terms is not None:
             self._rows.limits.note(job.terms)

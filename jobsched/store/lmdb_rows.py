@@ -6,8 +6,9 @@ from jobsched import transitions as rules
 from jobsched.codec import BadRecord
 from jobsched.job import JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases, ResultRow, Txn
+from jobsched.store.lmdb_layout import Cache, CategoryRow, Databases, ResultRow, Txn
 from jobsched.store.lmdb_limits import Limits
+from jobsched.store.lmdb_table import Statuses, Table
 
 __all__ = ["Rows"]
 
@@ -17,22 +18,28 @@ _UNREADABLE = JobError("its status in the store is damaged")
 class Rows:
     """What the steps of a turn share.
 
-    `counters` and `categories` are the store's copies of two small databases: read before, changed
-    here, and written back once, by `flush`. Nothing is kept if the transaction is aborted.
+    `counters`, `categories` and the statuses of `held` jobs are the store's copies: read before,
+    changed here, and written back once, by `flush`. Nothing is kept if the transaction is aborted.
     """
 
-    def __init__(
-        self, txn: Txn, dbs: Databases, counters: Counters, categories: dict[str, CategoryRow]
-    ) -> None:
+    def __init__(self, txn: Txn, dbs: Databases, cache: Cache) -> None:
         self.txn = txn
         self.dbs = dbs
-        self.counters = counters
-        self.categories = categories
+        self.counters = cache.counters
+        self.categories = cache.categories
+        self.statuses = Statuses(txn, dbs.statuses, cache.held)
+        self.records = Table(txn, dbs.jobs)
+        self.pending = Table(txn, dbs.pending)
+        self.scheduled = Table(txn, dbs.scheduled)
+        self.running = Table(txn, dbs.running)
+        self.ended = Table(txn, dbs.ended)
         self.limits = Limits(txn, dbs, self.count_limited)
         self._touched: set[str] = set()
 
     def flush(self) -> None:
-        """Write back the counters and the categories that changed."""
+        """Write all that was gathered, the counters, and the categories that changed."""
+        for table in (self.statuses, self.records, self.pending, self.scheduled, self.running, self.ended):
+            table.write()
         layout.write_counters(self.txn, self.dbs, self.counters)
         for name in self._touched:
             layout.write_category(self.txn, self.dbs, name, self.categories[name])
@@ -40,11 +47,8 @@ class Rows:
 
     def status(self, job_id: bytes) -> JobStatus | None:
         """Return a job's status; None if there is no such job, or its status is damaged."""
-        data = self.txn.get(job_id, db=self.dbs.statuses)
-        if data is None:
-            return None
         try:
-            return layout.decode_status(data)
+            return self.statuses.get(job_id)
         except BadRecord:
             return None
 
@@ -64,10 +68,28 @@ class Rows:
         self._touched.add(name)
         return row
 
+    def count(self, name: str, state: State, change: int) -> None:
+        """Count jobs that come to a state, or go from it."""
+        self.category(name).counts[state] += change
+
     def next_sequence(self) -> int:
         """Return the next place in the queues."""
         self.counters.sequence += 1
         return self.counters.sequence
+
+    def record(self, job_id: bytes) -> bytes | None:
+        """Return a job's immutable part."""
+        record = self.records.get(job_id)
+        if record is None or not layout.is_split(record):
+            return record
+        return layout.get_blob(self.txn, self.dbs.jobs, job_id)
+
+    def add_record(self, job_id: bytes, record: bytes) -> None:
+        """Write a job's immutable part."""
+        if len(record) <= layout.CHUNK:
+            self.records.put(job_id, record)
+        else:
+            layout.put_blob(self.txn, self.dbs.jobs, job_id, record)
 
     def leave(self, job_id: bytes, row: ResultRow) -> None:
         """Replace what the job's last run left."""
@@ -79,46 +101,45 @@ class Rows:
         """Write a status and its row in the index of its state, and count it."""
         row = self.category(status.category)
         row.counts[status.state] += 1
-        txn, dbs = self.txn, self.dbs
         if status.terms is not None:
             self.settle_key(job_id, status)
-        txn.put(job_id, layout.encode_status(status), db=dbs.statuses)
+        self.statuses.put(job_id, status)
         if status.state is State.PENDING:
-            txn.put(layout.pending_key(row.number, status.priority, status.sequence), job_id, db=dbs.pending)
+            self.pending.put(layout.pending_key(row.number, status.priority, status.sequence), job_id)
         elif status.state is State.SCHEDULED:
-            txn.put(
-                layout.scheduled_key(status.due_at, job_id),
-                layout.pending_prefix(row.number),
-                db=dbs.scheduled,
+            self.scheduled.put(layout.scheduled_key(status.due_at, job_id), layout.pending_prefix(row.number))
+        elif status.state is State.IN_PROGRESS:
+            self.running.put(
+                layout.running_key(status.claim), layout.running_value(job_id, status.worker, row.number)
             )
         else:
             key = layout.ended_key(status.state, status.ended_at, job_id)
-            txn.put(key, layout.pending_prefix(row.number), db=dbs.ended)
+            self.ended.put(key, layout.pending_prefix(row.number))
 
     def unlist(self, job_id: bytes, status: JobStatus) -> None:
         """Delete a job's row in the index of its state, and discount it."""
         row = self.category(status.category)
         row.counts[status.state] -= 1
-        txn, dbs = self.txn, self.dbs
         if status.state is State.IN_PROGRESS:
-            txn.delete(layout.running_key(status.claim), db=dbs.running)
+            self.running.delete(layout.running_key(status.claim))
             if status.terms is not None:
                 self.limits.release(status.terms)
         elif status.state is State.PENDING:
             key = layout.pending_key(row.number, status.priority, status.sequence)
-            if not txn.delete(key, db=dbs.pending) and status.terms is not None:
+            if not self.pending.delete(key) and status.terms is not None:
                 self.limits.withdraw(key, status.terms)
         elif status.state is State.SCHEDULED:
-            txn.delete(layout.scheduled_key(status.due_at, job_id), db=dbs.scheduled)
+            self.scheduled.delete(layout.scheduled_key(status.due_at, job_id))
         else:
-            txn.delete(layout.ended_key(status.state, status.ended_at, job_id), db=dbs.ended)
+            self.ended.delete(layout.ended_key(status.state, status.ended_at, job_id))
 
     def erase(self, job_id: bytes, status: JobStatus) -> None:
         """Forget a job."""
         self.unlist(job_id, status)
         if status.terms is not None and status.terms.unique:
             self.free_key(job_id, status.terms.unique)
-        self.txn.delete(job_id, db=self.dbs.statuses)
+        self.statuses.delete(job_id)
+        self.records.write()
         layout.drop_blob(self.txn, self.dbs.jobs, job_id)
         layout.drop_blob(self.txn, self.dbs.results, job_id)
         layout.drop_attempts(self.txn, self.dbs, job_id)
@@ -142,7 +163,7 @@ class Rows:
 
     def is_known(self, job_id: bytes) -> bool:
         """Say whether there is such a job."""
-        return self.txn.get(job_id, db=self.dbs.statuses) is not None
+        return job_id in self.statuses
 
     def count_limited(self, number: int, change: int) -> None:
         """Note that a job went to the waiting rows of a limit, or came from there."""
@@ -151,7 +172,7 @@ class Rows:
 
     def next_due(self) -> int | None:
         """Return when the next scheduled job is due, or the next pause over."""
-        cursor = self.txn.cursor(db=self.dbs.scheduled)
+        cursor = self.scheduled.scan()
         dues = [layout.split_scheduled(cursor.key())[0]] if cursor.first() else []
         dues += [row.resume_at for row in self.categories.values() if row.resume_at]
         return min(dues, default=None)

@@ -23,7 +23,7 @@ from jobsched.transitions import holds_key
 
 __all__ = ["CHECKS", "check_row", "check_sums", "count_rows"]
 
-_CHUNK_KEY = 2
+CHUNK_KEY = 2
 _ATTEMPT_KEY = ID_BYTES + 8
 _LIMIT_KEY = 16
 
@@ -139,7 +139,7 @@ def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, by
         elif _chunks(value) and len(read.blob(database, key) or b"") != int.from_bytes(value[1:5], "big"):
             text = f"its record in {database!r} is not as long as it says"
             yield Finding(kind="damaged", job=format_id(job_id), text=text)
-    elif len(key) == length + _CHUNK_KEY:
+    elif len(key) == length + CHUNK_KEY:
         if int.from_bytes(key[length:], "big") >= _chunks(read.get(database, key[:length]) or b""):
             yield _orphan(job_id, f"a chunk of {len(value)} bytes in {database!r} belongs to nothing")
     else:
@@ -149,7 +149,7 @@ def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, by
 def _chunks(head: bytes) -> int:
     """Return into how many chunks a record is split."""
     is_split = head.startswith(layout._MANY)  # noqa: SLF001 (how a record is split is the layout's own)
-    return -(-int.from_bytes(head[1:5], "big") // layout._CHUNK) if is_split else 0  # noqa: SLF001
+    return -(-int.from_bytes(head[1:5], "big") // layout.CHUNK) if is_split else 0
 
 
 def _check_pending(read: Read, key: bytes, value: bytes) -> Found:

@@ -1,0 +1,105 @@
+"""A named database within one LMDB write transaction, whose writes are gathered.
+
+Reads see what was put before. A cursor of its own takes half the time that the transaction's methods
+take, and writing many rows in one call a third; and a row that is put and taken away again in the
+same turn is never written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lmdb
+
+from jobsched.job import JobStatus, State
+from jobsched.store import lmdb_layout as layout
+from jobsched.store.lmdb_layout import Db, Txn
+
+__all__ = ["Statuses", "Table"]
+
+if TYPE_CHECKING:
+    Cursor = lmdb.Cursor[bytes]
+else:
+    Cursor = lmdb.Cursor
+
+
+class Table:
+    """The rows of one database. `write` puts the gathered ones; whoever moves a cursor over the
+    database gets it from `scan`, which does that first.
+    """
+
+    def __init__(self, txn: Txn, db: Db) -> None:
+        self._txn = txn
+        self._db = db
+        self._cursor: Cursor = txn.cursor(db=db)
+        self._puts: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of a key, None without one."""
+        value = self._puts.get(key)
+        return self._cursor.get(key) if value is None else value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Have a row written."""
+        self._puts[key] = value
+
+    def delete(self, key: bytes) -> bool:
+        """Delete a row; say whether there was one."""
+        was_put = self._puts.pop(key, None) is not None
+        return self._cursor.pop(key) is not None or was_put
+
+    def write(self) -> None:
+        """Write what was gathered."""
+        if self._puts:
+            self._cursor.putmulti(self._puts.items())
+            self._puts = {}
+
+    def scan(self) -> Cursor:
+        """Return a new cursor, before which all is written."""
+        self.write()
+        return self._txn.cursor(db=self._db)
+
+
+class Statuses:
+    """The statuses of jobs, as objects.
+
+    `held` are those of all jobs in progress, kept from turn to turn: a run's end needs its status
+    again. It is right as long as nobody else writes.
+    """
+
+    def __init__(self, txn: Txn, db: Db, held: dict[bytes, JobStatus]) -> None:
+        self._cursor: Cursor = txn.cursor(db=db)
+        self.held = held
+        self._puts: dict[bytes, JobStatus] = {}
+
+    def get(self, job_id: bytes) -> JobStatus | None:
+        """Return a status, None without one. To change it, `put` it. Raises BadRecord."""
+        status = self._puts.get(job_id) or self.held.get(job_id)
+        if status is not None:
+            return status
+        data = self._cursor.get(job_id)
+        return None if data is None else layout.decode_status(data)
+
+    def __contains__(self, job_id: bytes) -> bool:
+        return job_id in self._puts or self._cursor.set_key(job_id)
+
+    def put(self, job_id: bytes, status: JobStatus) -> None:
+        """Have a status written."""
+        self._puts[job_id] = status
+        if status.state is State.IN_PROGRESS:
+            self.held[job_id] = status
+        else:
+            self.held.pop(job_id, None)
+
+    def delete(self, job_id: bytes) -> None:
+        """Forget a status."""
+        self._puts.pop(job_id, None)
+        self.held.pop(job_id, None)
+        self._cursor.pop(job_id)
+
+    def write(self) -> None:
+        """Write what was gathered."""
+        if self._puts:
+            encode = layout.encode_status
+            self._cursor.putmulti([(job_id, encode(status)) for job_id, status in self._puts.items()])
+            self._puts = {}
