@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 import lmdb
@@ -20,7 +19,7 @@ from jobsched.clock import SystemClock
 from jobsched.errors import StoreError, StoreFormatError
 from jobsched.locks import lock_file, try_lock
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.backup import write_backup
+from jobsched.store.backup import free_name, write_backup
 from jobsched.store.hold import NODE, lock_holder
 from jobsched.store.lmdb_layout import Databases, Txn
 
@@ -60,7 +59,7 @@ def migrate(
             )
         if not wanted:
             return  # another process was faster
-        target = _free_name(path / f"before-format-{layout.FORMAT}")
+        target = free_name(path / f"before-format-{layout.FORMAT}")
         write_backup(env, path, target, now=SystemClock().now())
         _walk(env, dbs, [steps[number] for number in wanted], target)
     log.info("migrated %s from format %d to %d, a backup is in %s", path, found, layout.FORMAT, target)
@@ -83,12 +82,6 @@ def _walk(env: lmdb.Environment, dbs: Databases, steps: Sequence[Step], target: 
 def _format(env: lmdb.Environment, dbs: Databases) -> int:
     with env.begin(db=dbs.meta) as txn:
         return int(txn.get(b"format") or 0)
-
-
-def _free_name(wanted: Path) -> Path:
-    """Return a name that is not taken: the backup of an earlier migration stays."""
-    names = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
-    return wanted if not wanted.exists() else next(name for name in names if not name.exists())
 
 
 @contextlib.contextmanager
