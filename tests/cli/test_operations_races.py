@@ -1,14 +1,18 @@
 """What delete and prune do with jobs that others move between the look at them and the change."""
 
 import contextlib
+from functools import partial
 
 import msgspec
 import pytest
 
+from jobsched.cli import changes, operations
 from jobsched.cli import prune as pruning
+from jobsched.cli.where import parse_where
 from jobsched.codec import encode_record
 from jobsched.config import load_config
-from jobsched.job import JobError, JobRecord, State, new_id
+from jobsched.job import JobError, JobRecord, State
+from jobsched.job_id import new_id
 from jobsched.store.base import NewJob, Outcome, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
 
@@ -60,3 +64,23 @@ def test_a_job_that_failed_again_since_prune_looked_is_kept(config, store, faile
     fail(store, failed, NOW)
     assert pruning._delete(config, store, rule, bytearray(failed), quiet=True) == 0
     assert store.get(failed).status.ended_at == NOW
+
+
+@pytest.mark.parametrize("is_retried", [True, False])
+def test_a_job_that_was_retried_since_delete_looked_is_kept(config, store, failed, monkeypatch, is_retried):
+    found = changes.selected
+
+    def selected(*words):
+        for page in found(*words):
+            yield page
+            if is_retried and page:
+                retry(store, failed)  # as another operator does while the walk goes on
+
+    monkeypatch.setattr(changes, "selected", selected)
+    settings = changes.Settings(config=config, dry_run=False, yes=True, json_output=True)
+    where = parse_where(["state=failed"], NOW)
+    change = partial(changes.change_where, operations.DELETE, settings)
+    with changes.dispatching(config) as dispatcher:
+        done = change(dispatcher, where)
+    assert (done.matched, done.changed) == (1, not is_retried)
+    assert (store.get(failed) is not None) == is_retried
