@@ -6,7 +6,6 @@ All steps are one transaction, so a store is in the old format or in the new one
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -88,7 +87,7 @@ def _format(env: lmdb.Environment, dbs: Databases) -> int:
 def _without_node(path: Path) -> Iterator[None]:
     """Keep nodes from starting, unless we are the node: an older one knows only its own format."""
     with lock_file(path / NODE) as handle:
-        if not try_lock(handle) and not _is_ours(handle):
+        if not try_lock(handle) and not _is_ours(path / NODE):
             raise StoreError(
                 f"a node of an earlier jobsched runs on {path} ({lock_holder(path)}):"
                 " stop it before this one opens the store"
@@ -96,8 +95,14 @@ def _without_node(path: Path) -> Iterator[None]:
         yield
 
 
-def _is_ours(handle: int) -> bool:
-    try:
-        return bool(json.loads(os.pread(handle, 1000, 0))["pid"] == os.getpid())
-    except (ValueError, KeyError, TypeError):
-        return False
+def _is_ours(lock: Path) -> bool:
+    """Say whether this process holds a lock file. Its pid would not tell: another container's node
+    has the same, as often as both are the first process of theirs.
+    """
+    wanted = lock.stat()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            is_lock = os.path.samestat(entry.stat(), wanted)
+            if is_lock and "FLOCK" in Path("/proc/self/fdinfo", entry.name).read_text():
+                return True
+    return False

@@ -5,6 +5,8 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from golden.golden_stores import FORMATS, expected, unpack
@@ -199,18 +201,40 @@ def test_a_format_without_a_step_is_refused(place, upgraded, monkeypatch):
         open_store(place)
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_a_store_is_not_migrated_under_a_node_of_an_earlier_release(place, upgraded, is_ours):
-    note = {"pid": os.getpid() if is_ours else 4711, "started": "2026-09-21T14:00:00+0000"}
-    (place / "node.lock").write_text(json.dumps(note))
-    with (place / "node.lock").open() as lock:
+HOLDS = """
+import fcntl, sys
+with open(sys.argv[1]) as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another(lock):
+    """Have another process hold a lock file."""
+    command = [sys.executable, "-c", HOLDS, lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"ready\n"
+        yield
+        other.stdin.close()
+
+
+def test_the_node_itself_migrates_its_store(place, upgraded):
+    with (place / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_ours:
-            open_store(place).close()
-        else:
-            with pytest.raises(StoreError, match=r"a node of an earlier jobsched runs on .*pid 4711"):
-                open_store(place)
-    assert verify(place).format == (NEXT if is_ours else NEXT - 1)
+        open_store(place).close()
+    assert verify(place).format == NEXT
+
+
+def test_a_store_is_not_migrated_under_a_node_of_an_earlier_release(place, upgraded):
+    lock = place / "node.lock"
+    pid = os.getpid()  # in another container it may have the same
+    lock.write_text(json.dumps({"pid": pid, "started": "2026-09-21T14:00:00+0000"}))
+    wanted = rf"a node of an earlier jobsched runs on .*pid {pid}"
+    with held_by_another(lock), pytest.raises(StoreError, match=wanted):
+        open_store(place)
+    assert verify(place).format == NEXT - 1
 
 
 def test_the_release_that_wrote_a_store_lists_its_jobs_in_order(place):
