@@ -22,8 +22,8 @@ from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import InvalidOption
 from jobsched.job import State
-from jobsched.job_id import format_id
-from jobsched.store.base import StoredJob
+from jobsched.job_id import format_id, parse_id
+from jobsched.store.base import JobStore, StoredJob
 
 __all__ = [
     "DELETED",
@@ -139,10 +139,14 @@ def change_where(change: Change, settings: Settings, dispatcher: Dispatcher, whe
         if matched:
             ask(f"{change.verb} {many(matched, 'job')}?")
     done = Done()
-    with Progress(quiet=settings.json_output, doing=change.done) as progress:
-        for names in _portions(_ids(change, settings, where)):
-            states = change.send(dispatcher, names)
-            done.matched += len(names)
+    with (
+        reading(settings.config) as store,
+        Progress(quiet=settings.json_output, doing=change.done) as progress,
+    ):
+        for found in _portions(_ids(change, store, where)):
+            done.matched += len(found)
+            names = _still_meant(change, store, where, found)
+            states = change.send(dispatcher, names) if names else []
             done.changed += sum(state in change.to for state in states)
             done.running += [
                 name for name, state in zip(names, states, strict=True) if state is State.IN_PROGRESS
@@ -166,10 +170,20 @@ def _count(change: Change, settings: Settings, where: Where) -> tuple[int, list[
     return count, first
 
 
-def _ids(change: Change, settings: Settings, where: Where) -> Iterator[str]:
-    with reading(settings.config) as store:
-        for page in selected(store, where, change.meant_by(where)) if store else ():
-            yield from (format_id(job.id) for job in page)
+def _ids(change: Change, store: JobStore | None, where: Where) -> Iterator[str]:
+    for page in selected(store, where, change.meant_by(where)) if store else ():
+        yield from (format_id(job.id) for job in page)
+
+
+def _still_meant(change: Change, store: JobStore | None, where: Where, names: Sequence[str]) -> Sequence[str]:
+    """Leave out the jobs that do not meet the conditions any more, before what cannot be undone: to
+    find as many as are sent takes long where few are meant.
+    """
+    if store is None or not change.is_destructive:
+        return names
+    states = change.meant_by(where)
+    found = ((name, store.get(parse_id(name))) for name in names)
+    return [name for name, job in found if job and job.status.state in states and where.matches(job)]
 
 
 def _portions(names: Sequence[str] | Iterator[str]) -> Iterator[list[str]]:

@@ -169,4 +169,6 @@ def _steps(ids: bytearray) -> Iterator[list[bytes]]:
 
 def _is_still(store: JobStore, job_id: bytes, rule: _Rule) -> bool:
     job = store.get(job_id)
-    return job is not None and job.status.state is rule.state
+    if job is None or job.status.state is not rule.state:
+        return False
+    return job.status.ended_at < max(rule.old, rule.over)  # else it ran again, and ended anew

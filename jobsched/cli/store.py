@@ -98,7 +98,8 @@ def restore(
 ) -> None:
     """Put a backup in the place of the store. No node may run, and nothing may have the store open.
 
-    The backup is checked first. What is there now is kept, in STORE.before-restore-TIME.
+    The backup is checked first. What is there now is kept, in STORE.before-restore-TIME,
+    or in STORE where nothing can be put beside it.
 
     Examples:
       jobsched restore backups/monday

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import struct
 from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
@@ -58,7 +59,7 @@ class Reader(msgspec.Struct, frozen=True):
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
     """What one short read of a store shows. Times are in UTC microseconds, 0 for none.
 
-    `late` counts the jobs due before `due_before`, up to 1000; `newest` is when the newest job's id
+    `late` counts the jobs due for more than a minute, up to 1000; `newest` is when the newest job's id
     was made; `live` are the bytes in use.
     """
 
@@ -115,9 +116,7 @@ def read_contents(store: Path, now: int) -> Contents:
             raise StoreError(f"{store} holds no store of ours")
         with env.begin() as txn:
             read = Read(txn, dbs, Seen())
-            scheduled = [
-                layout.split_scheduled(key)[0] for key, _ in islice(read.rows("scheduled"), _COUNTED)
-            ]
+            scheduled = [_due_at(store, key) for key, _ in islice(read.rows("scheduled"), _COUNTED)]
             last = txn.cursor(db=dbs["statuses"]) if "statuses" in dbs else None
             return Contents(
                 format=(read.get("meta", b"format") or b"").decode(errors="replace"),
@@ -130,6 +129,15 @@ def read_contents(store: Path, now: int) -> Contents:
                 late=sum(due_at < now - _LATE for due_at in scheduled),
                 newest=_made_at(last.key()) if last is not None and last.last() else 0,
             )
+
+
+def _due_at(store: Path, key: bytes) -> int:
+    """Return the due time of a row in the index of scheduled jobs. Raises StoreError."""
+    try:
+        return layout.split_scheduled(key)[0]
+    except struct.error:
+        text = f"{store}: a row in 'scheduled' has no key of ours: {key[:40].hex()}"
+        raise StoreError(text) from None
 
 
 def _readers(env: lmdb.Environment) -> list[Reader]:

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import lmdb
@@ -25,11 +26,12 @@ from jobsched.store.hold import held_still, refuse_users
 from jobsched.store.place import make_private, sync_directory
 from jobsched.store.verify import NOTE, Findings, opened, structure, verify
 
-__all__ = ["Backup", "Restored", "backup", "read_note", "restore", "write_backup"]
+__all__ = ["Backup", "Restored", "backup", "free_name", "read_note", "restore", "write_backup"]
 
 _DATA = "data.mdb"
 _INCOMING = "restoring.mdb"
 _COPY_BYTES = 1 << 20
+_NOT_BESIDE = frozenset({errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS})
 
 Progress = Callable[[str, int, int], None]
 
@@ -176,10 +178,11 @@ def restore(
 ) -> Restored:
     """Put a backup in the place of a store, which no process may have open.
 
-    What was there goes to `<store>.before-restore-<time>`. Jobs that were running in the backup go
-    back to their place when the next node starts. Raises NodeRunning, StoreFormatError for a backup
-    of a newer jobsched, StoreError where it is damaged (with `accept_damaged`, only where it cannot be
-    read at all) or the place cannot be written: then the store is as it was.
+    What was there goes to `<store>.before-restore-<time>`, or into the store's directory where nothing
+    can be put beside it. Jobs that were running in the backup go back to their place when the next
+    node starts. Raises NodeRunning, StoreFormatError for a backup of a newer jobsched, StoreError where
+    it is damaged (with `accept_damaged`, only where it cannot be read at all) or the place cannot be
+    written: then the store is as it was.
     """
     source = backup / _DATA if backup.is_dir() else backup
     if not source.is_file():
@@ -225,14 +228,36 @@ def _take_in(source: Path, incoming: Path, *, accept_damaged: bool, progress: Pr
 def _set_aside(path: Path, now: int) -> Path | None:
     """Give the store's file a second name in a directory of its own; return that.
 
-    A link, so that there is no moment without a file: a node would begin an empty store.
+    A link, so that there is no moment without a file: a node would begin an empty store. Beside a
+    mount point is another file system, beside a service's directory one that it cannot write: then
+    it goes into the store's directory.
     """
     if not (path / _DATA).exists():
         return None
-    stamp = from_micros(now).strftime("%Y%m%dT%H%M%S")
-    aside = path.with_name(f"{path.name}.before-restore-{stamp}")
-    aside.mkdir(mode=0o700)
-    (aside / _DATA).hardlink_to(path / _DATA)
-    sync_directory(aside)
-    sync_directory(path.parent)
-    return aside
+    name = f"before-restore-{from_micros(now):%Y%m%dT%H%M%S}"
+    try:
+        return _named_twice(path / _DATA, path.with_name(f"{path.name}.{name}"))
+    except OSError as error:
+        if error.errno not in _NOT_BESIDE:
+            raise
+        return _named_twice(path / _DATA, path / name)
+
+
+def _named_twice(file: Path, wanted: Path) -> Path:
+    """Give a file a second name in a new directory; return that. Nothing is left if it fails."""
+    folder = free_name(wanted)
+    folder.mkdir(mode=0o700)
+    try:
+        (folder / file.name).hardlink_to(file)
+    except OSError:
+        folder.rmdir()
+        raise
+    sync_directory(folder)
+    sync_directory(folder.parent)
+    return folder
+
+
+def free_name(wanted: Path) -> Path:
+    """Return a name that is not taken: what an earlier migration or restore left stays."""
+    names = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
+    return wanted if not os.path.lexists(wanted) else next(one for one in names if not os.path.lexists(one))

@@ -6,12 +6,10 @@ All steps are one transaction, so a store is in the old format or in the new one
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 
 import lmdb
@@ -20,7 +18,7 @@ from jobsched.clock import SystemClock
 from jobsched.errors import StoreError, StoreFormatError
 from jobsched.locks import lock_file, try_lock
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.backup import write_backup
+from jobsched.store.backup import free_name, write_backup
 from jobsched.store.hold import NODE, lock_holder
 from jobsched.store.lmdb_layout import Databases, Txn
 
@@ -60,7 +58,7 @@ def migrate(
             )
         if not wanted:
             return  # another process was faster
-        target = _free_name(path / f"before-format-{layout.FORMAT}")
+        target = free_name(path / f"before-format-{layout.FORMAT}")
         write_backup(env, path, target, now=SystemClock().now())
         _walk(env, dbs, [steps[number] for number in wanted], target)
     log.info("migrated %s from format %d to %d, a backup is in %s", path, found, layout.FORMAT, target)
@@ -85,17 +83,11 @@ def _format(env: lmdb.Environment, dbs: Databases) -> int:
         return int(txn.get(b"format") or 0)
 
 
-def _free_name(wanted: Path) -> Path:
-    """Return a name that is not taken: the backup of an earlier migration stays."""
-    names = (wanted.with_name(f"{wanted.name}-{number}") for number in count(2))
-    return wanted if not wanted.exists() else next(name for name in names if not name.exists())
-
-
 @contextlib.contextmanager
 def _without_node(path: Path) -> Iterator[None]:
     """Keep nodes from starting, unless we are the node: an older one knows only its own format."""
     with lock_file(path / NODE) as handle:
-        if not try_lock(handle) and not _is_ours(handle):
+        if not try_lock(handle) and not _is_ours(path / NODE):
             raise StoreError(
                 f"a node of an earlier jobsched runs on {path} ({lock_holder(path)}):"
                 " stop it before this one opens the store"
@@ -103,8 +95,14 @@ def _without_node(path: Path) -> Iterator[None]:
         yield
 
 
-def _is_ours(handle: int) -> bool:
-    try:
-        return bool(json.loads(os.pread(handle, 1000, 0))["pid"] == os.getpid())
-    except (ValueError, KeyError, TypeError):
-        return False
+def _is_ours(lock: Path) -> bool:
+    """Say whether this process holds a lock file. Its pid would not tell: another container's node
+    has the same, as often as both are the first process of theirs.
+    """
+    wanted = lock.stat()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            is_lock = os.path.samestat(entry.stat(), wanted)
+            if is_lock and "FLOCK" in Path("/proc/self/fdinfo", entry.name).read_text():
+                return True
+    return False

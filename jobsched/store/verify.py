@@ -25,7 +25,8 @@ from jobsched.job import State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Db
 from jobsched.store.verify_read import Finding, Read, Seen
-from jobsched.store.verify_rows import CHECKS, check_row, check_sums, count_rows
+from jobsched.store.verify_rows import CHECKS, check_row
+from jobsched.store.verify_sums import check_sums, count_rows
 
 __all__ = ["KEPT_FINDINGS", "Finding", "Findings", "databases", "opened", "structure", "verify"]
 

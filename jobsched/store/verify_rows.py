@@ -7,13 +7,12 @@ one commit left them, and yields what it finds wrong. Nothing is raised for dama
 from __future__ import annotations
 
 import struct
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from jobsched.codec import BadRecord, decode_record, seal
-from jobsched.job import CANCELLABLE, Attempt, JobStatus, State
+from jobsched.codec import BadRecord, decode_record
+from jobsched.job import CANCELLABLE, KEY_BYTES, Attempt, JobStatus, Limit, State
 from jobsched.job_id import ID_BYTES, format_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
@@ -21,11 +20,10 @@ from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
 from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
 from jobsched.transitions import holds_key
 
-__all__ = ["CHECKS", "check_row", "check_sums", "count_rows"]
+__all__ = ["CHECKS", "check_row", "limits_of"]
 
 CHUNK_KEY = 2
 _ATTEMPT_KEY = ID_BYTES + 8
-_LIMIT_KEY = 16
 
 
 _categories = msgspec.msgpack.Decoder(CategoryRow)
@@ -45,6 +43,7 @@ def _check_status(read: Read, job_id: bytes, data: bytes) -> Found:
     else:
         read.seen.note(status)
         yield from _check_place(read, job_id, status)
+        yield from _check_key(read, job_id, status)
         yield from _check_record(read, job_id, status)
 
 
@@ -56,8 +55,8 @@ def _check_place(read: Read, job_id: bytes, status: JobStatus) -> Found:
         return
     index, key, value = _place(job_id, status, number)
     found = read.get(index, key)
-    if found is None and _waits_at_limit(read, status, key):
-        found = value
+    if found is None and (waiting := _row_at_limit(read, status, key)) is not None:
+        index, found = "limited", waiting
     if found is None:
         yield _misplaced(job_id, f"it is {status.state}, and has no row in {index!r}")
     elif found != value:
@@ -79,10 +78,22 @@ def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, b
             return "ended", layout.ended_key(state, status.ended_at, job_id), prefix
 
 
-def _waits_at_limit(read: Read, status: JobStatus, key: bytes) -> bool:
-    """Return whether a pending job has left its queue for the waiting rows of one of its limits."""
-    limits = status.terms.limits if status.terms is not None and status.state is State.PENDING else ()
-    return any(read.get("limited", limit.key + key) is not None for limit in limits)
+def _row_at_limit(read: Read, status: JobStatus, key: bytes) -> bytes | None:
+    """Return the waiting row of a pending job that has left its queue for one of its limits."""
+    limits = limits_of(status) if status.state is State.PENDING else ()
+    rows = (read.get("limited", limit.key + key) for limit in limits)
+    return next((row for row in rows if row is not None), None)
+
+
+def _check_key(read: Read, job_id: bytes, status: JobStatus) -> Found:
+    """Check that a job has its unique key. One that frees it at its start may come back without it."""
+    terms = status.terms
+    if terms is None or not holds_key(status) or (terms.frees_at_start and status.claim):
+        return
+    holder = read.get("unique", terms.unique)
+    if holder != job_id:
+        who = "no job" if holder is None else f"job {_id(holder)}"
+        yield _misplaced(job_id, f"its unique key is held by {who}")
 
 
 def _check_record(read: Read, job_id: bytes, status: JobStatus) -> Found:
@@ -125,8 +136,13 @@ def _check_attempt(read: Read, key: bytes, value: bytes) -> Found:
     yield from _check_blob_row(read, "attempts", _ATTEMPT_KEY, (key, value))
     if len(key) == _ATTEMPT_KEY:
         row = decoded(_attempts, read.blob("attempts", key) or b"")
+        claim = int.from_bytes(key[ID_BYTES:], "big")
+        read.seen.claim = max(read.seen.claim, claim)
         if isinstance(row, Exception):
             yield _damaged(key[:ID_BYTES], "the record of an attempt", row)
+        elif row.claim != claim:
+            text = f"the record of an attempt under claim {claim} is that of claim {row.claim}"
+            yield _misplaced(key[:ID_BYTES], text)
 
 
 def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, bytes]) -> Found:
@@ -159,16 +175,22 @@ def _check_pending(read: Read, key: bytes, value: bytes) -> Found:
 
 def _check_limited(read: Read, key: bytes, value: bytes) -> Found:
     """Check that who waits at a limit is pending, has that limit, and has left its queue."""
-    number, _, _ = layout.split_pending(key[_LIMIT_KEY:])
+    number, _, _ = layout.split_pending(key[KEY_BYTES:])
     read.seen.limited[number] += 1
-    row = ("pending", key[_LIMIT_KEY:])
-    yield from _check_index_row(read, row, value, number, State.PENDING)
+    place = key[KEY_BYTES:]
+    yield from _check_index_row(read, ("limited", place), value, number, State.PENDING)
     status = read.status(value)
-    limits = status.terms.limits if status is not None and status.terms is not None else ()
-    if key[:_LIMIT_KEY] not in [limit.key for limit in limits]:
+    if status is None:
+        return  # damaged, or of no job: said already
+    if key[:KEY_BYTES] not in [limit.key for limit in limits_of(status)]:
         yield _misplaced(value, "it waits at a limit that is not its own")
-    if read.get(*row) == value:
+    if read.get("pending", place) == value:
         yield _misplaced(value, "it waits at a limit, and in its queue as well")
+
+
+def limits_of(status: JobStatus) -> Sequence[Limit]:
+    """Return the limits that a job runs under."""
+    return status.terms.limits if status.terms is not None else ()
 
 
 def _check_unique(read: Read, key: bytes, value: bytes) -> Found:
@@ -181,10 +203,17 @@ def _check_unique(read: Read, key: bytes, value: bytes) -> Found:
 
 
 def _check_limit(_read: Read, key: bytes, value: bytes) -> Found:
-    """Check that a limit decodes. (How many run under it is checked with the sums.)"""
+    """Check that a limit decodes. (How many run under it: `verify_sums`.)"""
+    if len(key) != KEY_BYTES:
+        yield _malformed("limits", key)
+        return
     row = decoded(_limits, value)
     if isinstance(row, Exception):
         yield Finding(kind="damaged", text=f"the limit {key.hex()} is unreadable: {row}")
+    elif row[0] < 1:
+        yield Finding(
+            kind="damaged", text=f"the limit {key.hex()} lets {row[0]} jobs run, expected at least 1"
+        )
 
 
 def _check_scheduled(read: Read, key: bytes, value: bytes) -> Found:
@@ -214,12 +243,12 @@ def _check_index_row(read: Read, row: tuple[str, bytes], job_id: bytes, number: 
     if status is None:
         return  # damaged: said of the status itself
     wanted = _place(job_id, status, read.numbers.get(status.category, 0))
-    if row != wanted[:2]:
+    if row[1] != wanted[1]:  # keys of two indexes differ, but those of who waits at a limit: the queue's
         yield _misplaced(job_id, f"it is {status.state}, and has a row in {row[0]!r} that is not its own")
 
 
 def _check_category(read: Read, key: bytes, value: bytes) -> Found:
-    """Check that a category decodes, and no other has its number. (Its counts: `check_sums`.)"""
+    """Check that a category decodes, and no other has its number. (Its counts: `verify_sums`.)"""
     name = key.decode(errors="replace")
     row = decoded(_categories, value)
     if isinstance(row, Exception):
@@ -262,85 +291,6 @@ def check_row(read: Read, database: str, key: bytes, value: bytes) -> Found:
         yield from CHECKS[database](read, key, value)
     except (struct.error, ValueError):  # a key or a value of another shape, a state that is none
         yield _malformed(database, key)
-
-
-# The sums.
-
-
-def check_sums(read: Read, rows: Mapping[tuple[int, State], int], limited: Mapping[int, int]) -> Found:
-    """Check that counts per category and state are those of the rows, counters not below what is used."""
-    known = read.categories()
-    for name, row in known.items():
-        for state in State:
-            kept = row.counts[state] if state < len(row.counts) else 0
-            found = rows.get((row.number, state), 0)
-            if kept != found:
-                yield Finding(
-                    kind="count", text=f"category {name!r} counts {kept} {state} jobs, its rows are {found}"
-                )
-        if row.limited != limited.get(row.number, 0):
-            text = f"counts {row.limited} jobs that wait at limits, its rows are {limited.get(row.number, 0)}"
-            yield Finding(kind="count", text=f"category {name!r} {text}")
-    numbers = {row.number for row in known.values()}
-    for number in sorted({number for number, _ in rows} - numbers):
-        yield Finding(kind="misplaced", text=f"rows of category number {number}, which no category has")
-    yield from _check_limits(read)
-    yield from _check_counters(read)
-
-
-def _check_limits(read: Read) -> Found:
-    """Check that as many run under each limit as it says. Few run at a time: one transaction does."""
-    running: Counter[bytes] = Counter()
-    for _, value in read.rows("running"):
-        status = read.status(value[:ID_BYTES])
-        limits = status.terms.limits if status is not None and status.terms is not None else ()
-        running.update(limit.key for limit in limits)
-    for key, value in read.rows("limits"):
-        row = decoded(_limits, value)
-        if not isinstance(row, Exception) and row[1] != running[key]:
-            text = f"the limit {key.hex()} counts {row[1]} running jobs, it has {running[key]}"
-            yield Finding(kind="count", text=text)
-
-
-def _check_counters(read: Read) -> Found:
-    data = read.get("meta", b"counters")
-    counters = decoded(_counters, seal(b"\x90") if data is None else data)
-    if isinstance(counters, Exception):
-        yield Finding(kind="damaged", text=f"the counters are unreadable: {counters}")
-        return
-    for what in ("sequence", "claim", "epoch"):
-        kept, used = getattr(counters, what), getattr(read.seen, what)
-        if kept < used:
-            yield Finding(kind="counter", text=f"the counter {what!r} is {kept}, and {used} is in use")
-
-
-def count_rows(read: Read) -> tuple[Counter[tuple[int, State]], Counter[int]]:
-    """Count the rows as `Seen` has them, `rows` and `limited`, all in this transaction."""
-    rows: Counter[tuple[int, State]] = Counter()
-    limited: Counter[int] = Counter()
-    for index in ("pending", "scheduled", "running", "ended", "limited"):
-        for key, value in read.rows(index):
-            try:
-                counted = _counted_as(index, key, value)
-            except (struct.error, ValueError):
-                continue  # said of the row itself
-            rows[counted] += 1
-            limited[counted[0]] += index == "limited"
-    return rows, limited
-
-
-def _counted_as(index: str, key: bytes, value: bytes) -> tuple[int, State]:
-    match index:
-        case "pending":
-            return layout.split_pending(key)[0], State.PENDING
-        case "limited":
-            return layout.split_pending(key[_LIMIT_KEY:])[0], State.PENDING
-        case "scheduled":
-            return int.from_bytes(value, "big"), State.SCHEDULED
-        case "running":
-            return layout.split_running(value)[2], State.IN_PROGRESS
-        case _:
-            return int.from_bytes(value, "big"), layout.split_ended(key)[0]
 
 
 # What is said.

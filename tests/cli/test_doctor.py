@@ -188,6 +188,16 @@ def test_a_file_that_is_no_store_of_ours_is_an_error(project):
     assert "holds no store of ours" in found_by(project, "store", "error")[0][0]
 
 
+def test_a_damaged_row_is_an_error(project, store):
+    with lmdb.open(str(store), max_dbs=16, map_size=1 << 30) as env:
+        db = env.open_db(b"scheduled")
+        with env.begin(write=True, db=db) as txn:
+            txn.put(b"not a key", b"")
+    [(what, mend)] = found_by(project, "store", "error")
+    assert what.endswith("a row in 'scheduled' has no key of ours: 6e6f742061206b6579")
+    assert mend == "jobsched verify"
+
+
 @pytest.mark.parametrize(
     ("found", "level", "mend"),
     [

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import churn
@@ -151,6 +152,40 @@ def test_a_restore_puts_the_backup_in_place_and_what_was_there_aside(place, othe
     assert "lock.mdb" not in names(other)
     assert held_by(other)["jobs"].keys() == expected(1)["jobs"].keys()
     assert sum(held_by(aside)["stats"]["mail"].values()) == 1
+
+
+def test_two_restores_in_one_second_keep_both_stores(place, other, tmp_path):
+    backup(place, tmp_path / "copy", now=NOW)
+    for _ in range(2):
+        restore(tmp_path / "copy", other, now=NOW)
+    aside = tmp_path / "other.before-restore-20260921T141320"
+    assert verify(aside).jobs["pending"] == 1
+    assert verify(tmp_path / f"{aside.name}-2").jobs["completed"] == 5
+
+
+def test_a_restore_to_a_mount_point_keeps_what_was_there_within(place, other, tmp_path):
+    """Beside a container's volume is another file system, where a file cannot get a second name."""
+    backup(place, tmp_path / "copy", now=NOW)
+    volume = tmp_path / "volume"
+    volume.mkdir(mode=0o700)
+    script = """
+        mount -t tmpfs -o mode=700 tmpfs "$2" || exit 77
+        cp "$1"/data.mdb "$2" && chmod 600 "$2"/data.mdb
+        "$3" -c "$4" "$5" "$2"
+        ls "$2"
+    """
+    code = f"""
+        import sys; from pathlib import Path; from jobsched.store.backup import restore
+        print(restore(Path(sys.argv[1]), Path(sys.argv[2]), now={NOW}).aside)
+    """
+    words = [other, volume, sys.executable, textwrap.dedent(code), tmp_path / "copy"]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *words]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode == 77 or "unshare" in ran.stderr:
+        pytest.skip(f"nothing can be mounted here: {ran.stderr.strip()}")
+    aside = volume / "before-restore-20260921T141320"
+    assert ran.stdout.splitlines() == [str(aside), aside.name, "data.mdb", "node.lock", "writers.lock"]
+    assert not list(tmp_path.glob("volume.*"))
 
 
 def test_a_restore_makes_a_store_where_there_was_none(place, tmp_path):

@@ -1,13 +1,16 @@
 """The stores of all released formats: they open, hold what they held, and can be worked off."""
 
+import base64
 import contextlib
 import fcntl
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from golden.golden_stores import FORMATS, expected, unpack
-from golden.make_golden import content, make
+from golden.make_golden import TRACEBACK, UNIQUE, content, make
 
 from jobsched.errors import StoreError, StoreFormatError
 from jobsched.job import State
@@ -15,6 +18,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store import migrate as module
 from jobsched.store.base import Outcome, Query, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
+from jobsched.store.lmdb_layout import Databases
 from jobsched.store.verify import verify
 
 NOW = 1_900_000_000_000_000
@@ -68,6 +72,60 @@ def test_a_store_of_each_format_is_worked_off(tmp_path, number):
         work_off(store)
         assert [sum(row.counts) for row in store.stats().values()] == counts
         assert sum(row[State.COMPLETED] for row in store.stats().values()) == completed + waiting
+    assert verify(tmp_path / "store").findings == []
+
+
+def named():
+    """Return the ids of the golden jobs that have a name, by it."""
+    jobs = expected(2)["jobs"].values()
+    names = {job["record"]["name"]: base64.b64decode(job["record"]["id"]) for job in jobs}
+    return {name: job for name, job in names.items() if name}
+
+
+def test_the_newest_golden_store_has_rows_in_every_database(place):
+    with contextlib.closing(open_store(place)) as store, store._env.begin() as txn:
+        rows = {name: txn.stat(getattr(store._dbs, name))["entries"] for name in Databases.__slots__}
+    assert [name for name, count in rows.items() if not count] == []
+
+
+def test_a_golden_job_has_the_attempts_that_it_had(tmp_path):
+    with contextlib.closing(open_store(unpack(2, tmp_path / "store"))) as store:
+        attempts = store.get(named()["has attempts"]).attempts
+    assert [attempt.state for attempt in attempts] == [State.PENDING, State.PENDING, State.SCHEDULED]
+    assert [attempt.error.cause for attempt in attempts] == [
+        "SIGSEGV, number 0",
+        "SIGSEGV, number 1",
+        "OSError: ¡later!",
+    ]
+    assert attempts[-1].error.traceback == TRACEBACK
+    assert attempts[-1].log == "said — grüße\n" * 400
+
+
+def test_golden_unique_keys_are_held_by_those_who_held_them(tmp_path, new_job):
+    with contextlib.closing(open_store(unpack(2, tmp_path / "store"))) as store:
+        kept = {}
+        for name, terms in UNIQUE.items():
+            [reply] = store.apply(Turn(now=NOW, requests=[Request(jobs=[new_job(terms=terms)])])).replies
+            kept[name] = reply.kept.get(0)
+    holders = named()
+    assert kept == {
+        "runs with its key": holders["runs with its key"],
+        "runs without its key": None,
+        "waits with its key": holders["waits with its key"],
+    }
+
+
+def test_a_golden_limit_lets_the_next_one_run_when_the_first_ends(tmp_path):
+    jobs = named()
+    slots = [Slot("limited", 9, 1)]
+    with contextlib.closing(open_store(unpack(2, tmp_path / "store"))) as store:
+        assert store.stats()["limited"].limited == 1
+        assert store.apply(Turn(now=NOW, slots=slots)).claims == []
+        running = store.get(jobs["runs under limits"])
+        done = Outcome(running.id, running.status.claim, State.COMPLETED, NOW, NOW)
+        [claim] = store.apply(Turn(now=NOW, outcomes=[done], slots=slots)).claims
+        assert claim.job == jobs["waits at a limit"]
+        assert store.stats()["limited"].limited == 0
     assert verify(tmp_path / "store").findings == []
 
 
@@ -143,18 +201,40 @@ def test_a_format_without_a_step_is_refused(place, upgraded, monkeypatch):
         open_store(place)
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_a_store_is_not_migrated_under_a_node_of_an_earlier_release(place, upgraded, is_ours):
-    note = {"pid": os.getpid() if is_ours else 4711, "started": "2026-09-21T14:00:00+0000"}
-    (place / "node.lock").write_text(json.dumps(note))
-    with (place / "node.lock").open() as lock:
+HOLDS = """
+import fcntl, sys
+with open(sys.argv[1]) as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another(lock):
+    """Have another process hold a lock file."""
+    command = [sys.executable, "-c", HOLDS, lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"ready\n"
+        yield
+        other.stdin.close()
+
+
+def test_the_node_itself_migrates_its_store(place, upgraded):
+    with (place / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_ours:
-            open_store(place).close()
-        else:
-            with pytest.raises(StoreError, match=r"a node of an earlier jobsched runs on .*pid 4711"):
-                open_store(place)
-    assert verify(place).format == (NEXT if is_ours else NEXT - 1)
+        open_store(place).close()
+    assert verify(place).format == NEXT
+
+
+def test_a_store_is_not_migrated_under_a_node_of_an_earlier_release(place, upgraded):
+    lock = place / "node.lock"
+    pid = os.getpid()  # in another container it may have the same
+    lock.write_text(json.dumps({"pid": pid, "started": "2026-09-21T14:00:00+0000"}))
+    wanted = rf"a node of an earlier jobsched runs on .*pid {pid}"
+    with held_by_another(lock), pytest.raises(StoreError, match=wanted):
+        open_store(place)
+    assert verify(place).format == NEXT - 1
 
 
 def test_the_release_that_wrote_a_store_lists_its_jobs_in_order(place):

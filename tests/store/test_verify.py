@@ -1,14 +1,12 @@
 """What `verify` finds in damaged stores, and that it finds nothing in whole ones."""
 
-import contextlib
 import random
 import subprocess
 import sys
 
 import churn
-import lmdb as engine
-import msgspec
 import pytest
+from damage import changing, encoded, only_row
 from golden.golden_stores import FORMATS, unpack
 
 from jobsched.codec import seal
@@ -19,7 +17,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store import verify as module
 from jobsched.store.base import Request, Slot, Turn
 from jobsched.store.lmdb import open_store
-from jobsched.store.lmdb_layout import CategoryRow, Counters, Databases
+from jobsched.store.lmdb_layout import CategoryRow, Counters
 from jobsched.store.verify import KEPT_FINDINGS, verify
 
 NOW = 1_000_000
@@ -35,24 +33,6 @@ def place(tmp_path, new_job):
     store.apply(Turn(now=NOW, requests=[Request(jobs=waiting)]))
     store.close()
     return tmp_path / "store"
-
-
-@contextlib.contextmanager
-def changing(place):
-    """Give a write transaction behind the store's back, and the databases."""
-    with engine.open(str(place), max_dbs=16, map_size=1 << 30) as env:
-        dbs = Databases.open(env)
-        with env.begin(write=True) as txn:
-            yield txn, dbs
-
-
-def only_row(txn, db):
-    [(key, value)] = txn.cursor(db=db)
-    return key, value
-
-
-def encoded(row):
-    return seal(msgspec.msgpack.encode(row))
 
 
 def damaged_status(txn, dbs, jobs):

@@ -22,7 +22,7 @@ from unittest import mock
 import msgspec
 
 from jobsched.codec import decode_arguments, decode_record, encode_record, encode_result
-from jobsched.job import JobError, JobRecord, State
+from jobsched.job import Attempt, JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
@@ -43,6 +43,13 @@ START = 1_790_000_000_000_000  # a day in September 2026, in UTC microseconds
 SECOND = 1_000_000
 STORE_ID = uuid.UUID("0f0e0d0c-0b0a-4908-8706-050403020100")
 LONG_AGO, LATER = START - 3600 * SECOND, START + 3600 * SECOND
+NARROW, WIDE = b"narrow limit key", b"a wide limit key"
+UNIQUE = {
+    "runs with its key": Terms(unique=b"key of one start"),
+    "runs without its key": Terms(unique=b"key that is free", frees_at_start=True),
+    "waits with its key": Terms(unique=b"key till it runs", frees_at_start=True),
+}
+"""Terms of jobs by their names."""
 TRACEBACK = "Traceback (most recent call last):\n" + '  File "tasks.py", line 7, in grüße\n' * 90
 SHORT = 3000  # characters of a value that are written out
 
@@ -60,7 +67,17 @@ class Maker:
         self.now += SECOND
         return self.store.apply(Turn(now=self.now, **steps))
 
-    def add(self, category, *args, task="shop.tasks:send", priority=0, due_at=0, name=None, **kwargs):
+    def add(
+        self,
+        category,
+        *args,
+        task="shop.tasks:send",
+        priority=0,
+        due_at=0,
+        name=None,
+        terms=None,
+        **kwargs,
+    ):
         """Add a job; return its id."""
         self._made += 1
         job_id = ((START // 1000 + self._made) << 80 | 7 << 76 | 1 << 63 | self._made).to_bytes(16, "big")
@@ -75,7 +92,7 @@ class Maker:
             name=name,
             max_retries=2 if priority else None,
         )
-        job = NewJob(job_id, task, category, priority, due_at, encode_record(record))
+        job = NewJob(job_id, task, category, priority, due_at, encode_record(record), terms)
         self.turn(requests=[Request(jobs=[job])])
         return job_id
 
@@ -112,6 +129,7 @@ def fill(store: JobStore) -> None:
     maker = Maker(store)
     _end_some(maker)
     _leave_some_waiting(maker)
+    _hold_some_to_terms(maker)
     maker.turn(requests=[Request(pause={"reports": 0})], decisions=[_decision(n) for n in range(3)])
 
 
@@ -154,6 +172,23 @@ def _leave_some_waiting(maker: Maker) -> None:
     maker.add("mail", "".join(f"line {n} — " for n in range(7000)), name="about 100 KB")
 
 
+def _hold_some_to_terms(maker: Maker) -> None:
+    """Leave rows of attempts, unique keys, and limits: one reached, and one that is not."""
+    maker.add("tried", "often", name="has attempts")
+    maker.crash("tried", 2)
+    error = JobError("OSError: ¡later!", TRACEBACK)
+    maker.finish("tried", State.SCHEDULED, due_at=LATER, error=error, log="said — grüße\n" * 400)
+    for worker, (name, terms) in enumerate(UNIQUE.items(), 1 << 32 | 5):
+        maker.add("keys", name, name=name, terms=terms)
+        if name.startswith("runs"):
+            maker.claim("keys", worker)
+    limited = Terms(limits=(Limit(WIDE, 5), Limit(NARROW, 1)))
+    maker.add("limited", "first", name="runs under limits", terms=limited)
+    maker.claim("limited", 1 << 32 | 3)
+    maker.add("limited", "second", name="waits at a limit", terms=limited)
+    assert maker.turn(slots=[Slot("limited", 1 << 32 | 4, 1)]).claims == []
+
+
 def _decision(number: int) -> Decision:
     return Decision(
         at=LONG_AGO + number * SECOND,
@@ -171,10 +206,14 @@ def content(store: LmdbStore) -> dict:
     page = store.find(Query(limit=200))
     assert page.next is None
     return {
-        "jobs": {job.id.hex(): _job(job) for job in page.jobs},
+        "jobs": {job.id.hex(): _job(store.get(job.id)) for job in page.jobs},
         "order": {str(state): _order(store, state) for state in State},
         "stats": {
-            name: {"paused": row.paused, **{str(state): row[state] for state in State}}
+            name: {
+                "paused": row.paused,
+                "limited": row.limited,
+                **{str(state): row[state] for state in State},
+            }
             for name, row in store.stats().items()
         },
         "decisions": [msgspec.structs.asdict(decision) for decision in store.decisions(100)],
@@ -185,7 +224,8 @@ def _order(store: JobStore, state: State) -> list[str]:
     return [job.id.hex() for job in store.find(Query(state=state, limit=200)).jobs]
 
 
-def _job(job: StoredJob) -> dict:
+def _job(job: StoredJob | None) -> dict:
+    assert job is not None
     assert job.record is not None
     record = decode_record(job.record)
     args, kwargs = decode_arguments(record)
@@ -195,13 +235,24 @@ def _job(job: StoredJob) -> dict:
         "record": {name: _plain(value) for name, value in fields.items()},
         "result": _plain(job.result),
         "error": job.error and msgspec.structs.asdict(job.error),
+        "attempts": [_attempt(attempt) for attempt in job.attempts],
     }
+
+
+def _attempt(attempt: Attempt) -> dict:
+    return {name: _plain(value) for name, value in msgspec.structs.asdict(attempt).items()}
 
 
 def _plain(value):
     """Return a value as JSON has it, a long one as its digest."""
     if isinstance(value, State):
         return str(value)
+    if isinstance(value, Terms):
+        return {name: _plain(item) for name, item in msgspec.structs.asdict(value).items()}
+    if isinstance(value, JobError):
+        return msgspec.structs.asdict(value)
+    if isinstance(value, tuple):
+        return [[_plain(item.key), item.most] for item in value]
     if isinstance(value, bytes):
         value = base64.b64encode(value).decode()
     text = json.dumps(value)
