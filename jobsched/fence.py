@@ -18,7 +18,7 @@ from pathlib import Path
 from jobsched.holders import openers, processes
 from jobsched.locks import try_lock
 
-__all__ = ["MARKER", "clear", "holders", "is_held", "sweep", "take", "wait_free"]
+__all__ = ["MARKER", "clear", "holders", "is_held", "marked", "sweep", "take", "wait_free"]
 
 MARKER = "JOBSCHED_WORKERS_OF"
 """Environment variable of the preloader and all that comes from it: the store's directory."""
@@ -75,12 +75,17 @@ def clear(directory: Path) -> None:
         file.unlink(missing_ok=True)
 
 
+def marked(directory: Path) -> str:
+    """Return the marker's value for a store: the same however its path is spelled."""
+    return os.path.realpath(directory)
+
+
 def sweep(directory: Path) -> int:
     """Kill what a node that was itself killed has left of this store's workers; return how many.
 
     They are known by the marker in their environment. Waits until they are gone, 2 s at most.
     """
-    mark = f"{MARKER}={directory}".encode()
+    mark = f"{MARKER}={marked(directory)}".encode()
     spared = set(_ancestry())
 
     def left() -> list[int]:

@@ -129,7 +129,7 @@ class PreloaderLink:
 def _marked(directory: Path) -> Iterator[None]:
     """Mark the environment of what is started here, for the sweep of a later node."""
     before = os.environ.get(fence.MARKER)
-    os.environ[fence.MARKER] = str(directory)
+    os.environ[fence.MARKER] = fence.marked(directory)
     try:
         yield
     finally:

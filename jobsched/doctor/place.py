@@ -135,7 +135,7 @@ def _look_without_node(store: Path) -> Iterator[Finding]:
 
 def left_behind(store: Path) -> list[int]:
     """Return the processes that carry the marker of this store's workers."""
-    mark = f"{fence.MARKER}={store}".encode()
+    mark = f"{fence.MARKER}={fence.marked(store)}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # gone, or another user's

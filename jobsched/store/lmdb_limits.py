@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jobsched.codec import seal, unseal
+from jobsched.codec import BadRecord, seal, unseal
 from jobsched.job import Limit, Terms
 from jobsched.store.lmdb_layout import Databases, Txn
 
@@ -131,7 +131,10 @@ class Limits:
     def _read(self, limit: Limit) -> tuple[int, int]:
         """Return how many may run under a limit, and how many do."""
         data = self._txn.get(limit.key, db=self._dbs.limits)
-        return (limit.most, 0) if data is None else _decode(unseal(data))
+        try:
+            return (limit.most, 0) if data is None else _decode(unseal(data))
+        except (BadRecord, msgspec.MsgspecError):
+            return limit.most, 0  # the next node counts anew
 
     def _write(self, key: bytes, most: int, running: int) -> None:
         self._txn.put(key, seal(_encode((most, running))), db=self._dbs.limits)

@@ -56,6 +56,9 @@ class Rows:
         """Set a job aside whose status is damaged, and whose row in the index of a state is gone."""
         category = next(name for name, row in self.categories.items() if row.number == number)
         self.category(category).counts[state] -= 1
+        for key, holder in list(self.txn.cursor(db=self.dbs.unique)):
+            if holder == job_id:  # which key it had, its status does not say any more
+                self.txn.delete(key, db=self.dbs.unique)
         self.leave(job_id, ResultRow(error=_UNREADABLE))
         parked = JobStatus(State.PARKED, category, 0, ended_at=now, parked_for=ParkedFor.UNREADABLE)
         self.enlist(job_id, parked)

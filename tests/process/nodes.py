@@ -17,7 +17,7 @@ import psutil
 
 import jobsched
 from jobsched import Dispatcher
-from jobsched.fence import MARKER
+from jobsched.fence import MARKER, marked
 from jobsched.job import State
 from jobsched.job_id import parse_id
 from jobsched.node_connection import NodeConnection
@@ -188,7 +188,7 @@ class Project:
 
     def left_behind(self) -> list[int]:
         """Return the processes that come from this store's nodes, the nodes themselves apart."""
-        mark = f"{MARKER}={self.store_path}".encode()
+        mark = f"{MARKER}={marked(self.store_path)}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

@@ -7,7 +7,7 @@ import lmdb as engine
 import pytest
 
 from jobsched.errors import StoreError, StoreFormatError, StoreFull, StoreUnsafe
-from jobsched.job import State
+from jobsched.job import Limit, State, Terms
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import Accepted, Query, Refused, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
@@ -107,4 +107,32 @@ def test_a_job_whose_status_is_damaged_is_parked_and_still_counted(place, new_jo
     [found] = store.find(Query(state=State.PARKED)).jobs
     assert found.id == job.id
     assert "damaged" in found.error.cause
+    store.close()
+
+
+def test_a_job_whose_status_is_damaged_keeps_no_unique_key_from_others(place, new_job):
+    terms = Terms(unique=b"u" * 16)
+    job, other = new_job(terms=terms), new_job(terms=terms)
+    store = open_store(place)
+    store.apply(Turn(now=NOW, requests=[Request(jobs=[job])]))
+    store.close()
+    change(place, "statuses", job.id, b"\x01damaged")
+    store = open_store(place)
+    store.apply(Turn(now=NOW, slots=[Slot("mail", 1, 9)]))
+    store.apply(Turn(now=NOW, requests=[Request(delete=[job.id])]))
+    assert store.apply(Turn(now=NOW, requests=[Request(jobs=[other])])).replies == [Accepted()]
+    assert store.get(other.id) is not None
+    store.close()
+
+
+def test_a_damaged_count_of_a_limit_holds_nobody_up(place, new_job):
+    limit = Limit(b"k" * 16, 1)
+    job = new_job(terms=Terms(limits=(limit,)))
+    store = open_store(place)
+    store.apply(Turn(now=NOW, requests=[Request(jobs=[job])]))
+    store.close()
+    change(place, "limits", limit.key, b"\x01damaged")
+    store = open_store(place)
+    [held] = store.apply(Turn(now=NOW, slots=[Slot("mail", 1, 9)])).claims
+    assert held.job == job.id
     store.close()

@@ -148,6 +148,13 @@ def test_clearing_makes_a_private_folder_and_forgets_earlier_fences(tmp_path):
     os.close(fence.take(tmp_path, 7))
 
 
+def test_a_sweep_finds_what_is_left_of_a_store_whose_path_was_spelled_otherwise(tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "shop")
+    spelled = [tmp_path / name / "store" for name in ("shop", "link", "link/../shop")]
+    assert {fence.marked(path) for path in spelled} == {str(tmp_path.resolve() / "shop" / "store")}
+
+
 def test_a_sweep_kills_what_is_marked_with_this_store_alone(tmp_path, processes):
     mine, others = tmp_path / "mine", tmp_path / "mine-too"
     left = [processes.start(WAIT, marked=mine) for _ in range(2)]
