@@ -1,7 +1,8 @@
 """A worker's board: memory that it shares with its node, readable even when the worker is stuck.
 
 The worker writes on it what it runs, since when, until when, and the last output of the job; the
-node reads there when a job has overstayed, and what a dead one had to say. The node writes on it
+node reads there when a job has overstayed, and what a dead one had to say. The worker's outbox lies
+there too. The node writes on it
 which job is to be cancelled, so that asking costs the job nothing. No lock: each field has one
 writer, and a reader believes the others only while `claim` is the one that it means.
 """
@@ -15,6 +16,9 @@ import os
 import struct
 from typing import NamedTuple
 
+from jobsched import outbox
+from jobsched.outbox import Outbox
+
 __all__ = ["Board", "Posted"]
 
 _RING = 16 << 10
@@ -27,7 +31,8 @@ _ASKED_AT = 40
 _LENGTH_AT = 56
 _RING_AT = 64
 _FAULT_AT = _RING_AT + _RING
-_SIZE = _FAULT_AT + _FAULT
+_OUTBOX_AT = _FAULT_AT + _FAULT
+_SIZE = _OUTBOX_AT + outbox.SIZE
 
 
 class Posted(NamedTuple):
@@ -50,6 +55,8 @@ class Board:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self._memory = mmap.mmap(handle, _SIZE)
+        with memoryview(self._memory) as memory:
+            self.outbox = Outbox(memory[_OUTBOX_AT:])
 
     @classmethod
     def new(cls) -> Board:
@@ -64,6 +71,7 @@ class Board:
 
     def close(self) -> None:
         """Let go of it."""
+        self.outbox.close()
         self._memory.close()
         os.close(self.handle)
 

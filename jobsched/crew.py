@@ -6,7 +6,7 @@ What they bring for the next turn gathers in `outcomes` and `give_back`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobsched import fence, wire
@@ -139,6 +139,16 @@ class Crew:
         worker.heard_at = self._clock.monotonic()
         self._hear(worker, messages)
 
+    def look(self) -> None:
+        """Take the outcomes that workers with more jobs ahead have not told of yet."""
+        for worker in self.pool.workers.values():
+            if len(worker.held) > 1:
+                try:
+                    worker.look()
+                except WireError as error:
+                    self._condemn(worker, str(error))
+                self._hear(worker, ())
+
     def _condemn(self, worker: WorkerLink, offence: str) -> None:
         """Have a worker killed for what it has sent: that is its job's crash."""
         log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, offence)
@@ -147,11 +157,11 @@ class Crew:
             worker.doom = Doom(worker.held[0].claim, State.PENDING, cause)
         self.pool.preloader.kill(worker.number)
 
-    def _hear(self, worker: WorkerLink, messages: list[wire.FromWorker]) -> None:
+    def _hear(self, worker: WorkerLink, messages: Iterable[wire.Ask | wire.Look | wire.Ready]) -> None:
+        for outcome in worker.ended():
+            self._finish(worker, outcome)
         for message in messages:
-            if isinstance(message, wire.Done):
-                self._finish(worker, message.outcome)
-            elif isinstance(message, wire.Ready):
+            if isinstance(message, wire.Ready):
                 worker.is_ready = True
                 worker.pid = message.pid
             else:

@@ -243,6 +243,7 @@ class Node:
 
     def _tend(self, now: float, at: int) -> None:
         """Let the parts of the node do what is due."""
+        self._crew.look()
         self._crew.give_back += self._pool.revoke_stuck(now, self._commit_s)
         self._warden.step(self._pool, now)
         if self._crew.has_loaded:

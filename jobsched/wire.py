@@ -29,6 +29,7 @@ __all__ = [
     "Bye",
     "Done",
     "Drop",
+    "Filled",
     "FrameReader",
     "FromClient",
     "FromNode",
@@ -142,15 +143,21 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag=True):
     pid: int
 
 
+class Filled(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The worker's outbox is filled up to this mark."""
+
+    mark: int
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A run ended."""
+    """How a run ended, too long for the outbox, where nil stands in its place."""
 
     outcome: Outcome
 
 
 FromClient = Hello | Ask | Look | Survey
 FromNode = Welcome | Bye | Answer | Seen | Surveyed
-FromWorker = Done | Ask | Look | Ready
+FromWorker = Filled | Done | Ask | Look | Ready
 ToWorker = Work | Drop | Answer | Seen
 
 

@@ -12,10 +12,13 @@ import contextlib
 import functools
 import os
 import random
+import select
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from jobsched import definition as tasks
 from jobsched import output, wire
@@ -41,6 +44,10 @@ _MAX_CAUSE = 1000
 _MAX_TRACEBACK = 16 << 10
 _NOTHING = b"\xc0"  # the return value None
 _NANOSECONDS = 1_000_000_000
+_SHORT = 200  # bytes of an outcome that goes to the outbox: as many as a worker holds ahead fit there
+_TELL_S = 0.001
+
+_encode = msgspec.msgpack.Encoder().encode
 _UNFIT = {
     BadRecord: ParkedFor.UNREADABLE,
     UnknownTask: ParkedFor.UNKNOWN_TASK,
@@ -72,6 +79,10 @@ class Worker:
         self._pid = os.getpid()
         self._jobs = 0
         self._is_done = False
+        self._more = select.poll()
+        self._more.register(tokens, select.POLLIN)
+        self._mark = self._told = 0
+        self._told_at = 0.0
 
     def run(self) -> None:
         """Run jobs until the node closes the token pipe, or is gone.
@@ -83,14 +94,44 @@ class Worker:
         output.keep_on(self._board)
         channel = self._channel
         channel.send(wire.Ready(self._pid))
+        os.set_blocking(self._tokens, False)
         with contextlib.suppress(ConnectionError):
-            while token := os.read(self._tokens, 1):
+            while token := self._next_token():
                 while channel.is_behind(token[0]) or not channel.claims:
                     channel.receive()
-                channel.send(wire.Done(self._run(channel.claims.popleft())))
+                self._report(self._run(channel.claims.popleft()))
                 if self._is_done:
                     break
         self._interrupts.close()
+
+    def _next_token(self) -> bytes:
+        """Take a token; empty when there will be no more."""
+        while True:
+            try:
+                return os.read(self._tokens, 1)
+            except BlockingIOError:
+                self._tell()
+                self._more.poll()
+
+    def _report(self, outcome: Outcome) -> None:
+        """Put an outcome where the node finds it even if this process dies now, and tell it soon: at
+        once if that was the last job here.
+        """
+        data = _encode(outcome)
+        if len(data) <= _SHORT:
+            self._mark = self._board.outbox.put(data)
+        else:
+            self._mark = self._board.outbox.put(_NOTHING)
+            self._tell()
+            self._channel.send(wire.Done(outcome))
+        if not self._channel.claims or time.monotonic() - self._told_at > _TELL_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell the node how far the outbox is filled."""
+        if self._mark != self._told:
+            self._channel.send(wire.Filled(self._mark))
+            self._told, self._told_at = self._mark, time.monotonic()
 
     def _run(self, claim: Claim) -> Outcome:
         """Run a job through its steps: read it, find its task, fit the arguments, call."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -15,11 +15,14 @@ from jobsched.board import Board
 from jobsched.errors import WireError
 from jobsched.framed import FramedSocket
 from jobsched.job import State
-from jobsched.store.base import Claim, GiveBack
+from jobsched.store.base import Claim, GiveBack, Outcome
 
 __all__ = ["Doom", "Held", "WorkerLink"]
 
 _WORK_BYTES = 1 << 20  # of records in one frame
+_ARRAY = 0xDD  # msgpack's byte for an array of up to 2^32 things
+
+_decode_outbox = msgspec.msgpack.Decoder(list[Outcome | None]).decode
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -76,6 +79,8 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
             stack.pop_all()
         super().__init__(near_end, f"worker {number & 0xFFFFFFFF}", wire.FromWorker, blocked)
         self._generation = 0
+        self._ended: deque[Outcome | None] = deque()  # None: it comes over the socket
+        self._long: deque[Outcome] = deque()
 
     def let_go_of_far_ends(self) -> None:
         """Close the worker's ends here, once it has its own."""
@@ -142,18 +147,51 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
             self.is_leaving = True
             os.close(self._tokens)
 
-    def receive(self) -> list[wire.FromWorker]:
-        """Return the messages that have arrived. Raises ConnectionResetError at the end of them,
-        WireError when they are none.
+    def receive(self) -> list[wire.Ask | wire.Look | wire.Ready]:
+        """Return the messages that have arrived; outcomes are for `ended`. Raises ConnectionResetError
+        at the end of them, WireError when they are none.
         """
-        return list(self.arrived())
+        return self._sorted(self.arrived())
 
-    def receive_rest(self) -> list[wire.FromWorker]:
+    def receive_rest(self) -> list[wire.Ask | wire.Look | wire.Ready]:
         """Return all that a dead worker had sent; what is no message ends it."""
-        messages: list[wire.FromWorker] = []
+        messages: list[wire.Ask | wire.Look | wire.Ready] = []
         with contextlib.suppress(WireError):
-            messages += self.remaining()
+            messages += self._sorted(self.remaining())
+        with contextlib.suppress(WireError):
+            self._empty_outbox(self.board.outbox.mark)
         return messages
+
+    def _sorted(self, messages: Iterable[wire.FromWorker]) -> list[wire.Ask | wire.Look | wire.Ready]:
+        others: list[wire.Ask | wire.Look | wire.Ready] = []
+        for message in messages:
+            if isinstance(message, wire.Filled):
+                self._empty_outbox(message.mark)
+            elif isinstance(message, wire.Done):
+                if self._ended.count(None) == len(self._long):
+                    raise WireError(f"{self._peer} sent an outcome that its outbox does not announce")
+                self._long.append(message.outcome)
+            else:
+                others.append(message)
+        return others
+
+    def _empty_outbox(self, mark: int) -> None:
+        count, data = self.board.outbox.take(mark)
+        try:
+            self._ended += _decode_outbox(bytes((_ARRAY,)) + count.to_bytes(4, "big") + data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise WireError(f"{self._peer} put what is no outcome into its outbox: {error}") from error
+
+    def look(self) -> None:
+        """Take what lies in the outbox since the last look, as its worker may be in a long job now.
+        Raises WireError when it is none.
+        """
+        self._empty_outbox(self.board.outbox.note())
+
+    def ended(self) -> Iterator[Outcome]:
+        """Yield the outcomes that are complete, in the order of the runs."""
+        while self._ended and (self._ended[0] is not None or self._long):
+            yield self._ended.popleft() or self._long.popleft()
 
     def close(self) -> None:
         """Close everything; the worker is gone."""

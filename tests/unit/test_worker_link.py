@@ -25,6 +25,7 @@ class FarEnd:
         self.socket = socket.socket(fileno=os.dup(link.far_end.fileno()))
         self.tokens = os.dup(link.far_tokens)
         self._channel = Channel(self.socket)
+        self._outbox = link.board.outbox
         link.let_go_of_far_ends()
 
     def take_token(self) -> int | None:
@@ -44,11 +45,23 @@ class FarEnd:
     def claims(self) -> list[int]:
         return [claim.number for claim in self.hear().claims]
 
-    def finish(self, number: int) -> wire.Done:
-        """Send the outcome of a claim."""
-        done = wire.Done(Outcome(job_id(number), number, State.COMPLETED, 1, 2))
-        self.socket.sendall(wire.frame(done))
-        return done
+    def finish(self, number: int, *, tells: bool = True) -> Outcome:
+        """Put the outcome of a claim into the outbox, and tell of it."""
+        outcome = Outcome(job_id(number), number, State.COMPLETED, 1, 2)
+        mark = self._outbox.put(msgspec.msgpack.encode(outcome))
+        if tells:
+            self.say(wire.Filled(mark))
+        return outcome
+
+    def finish_long(self, number: int) -> Outcome:
+        """Send the outcome of a claim that is too long for the outbox."""
+        outcome = Outcome(job_id(number), number, State.COMPLETED, 1, 2, b"x" * 100_000)
+        self.say(wire.Filled(self._outbox.put(b"\xc0")))
+        self.say(wire.Done(outcome))
+        return outcome
+
+    def say(self, message: msgspec.Struct) -> None:
+        self.socket.sendall(wire.frame(message))
 
     def die(self) -> None:
         self.socket.close()
@@ -153,7 +166,8 @@ def test_a_finished_job_is_not_taken_back_even_before_its_outcome_is_read(link, 
     worker.take_token()
     assert link.revoke() == given_back(3)
     assert held(link) == [1, 2]
-    assert link.receive() == [done]
+    assert link.receive() == []
+    assert list(link.ended()) == [done]
 
 
 def test_tokens_after_a_revocation_carry_the_next_generation(link, worker):
@@ -210,7 +224,8 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
     worker.socket.settimeout(0.2)
     with os.fdopen(taken), contextlib.suppress(TimeoutError):
         Worker(Channel(worker.socket), taken, link.board, {}).run()
-    assert [type(message) for message in link.receive()] == [wire.Ready, wire.Done]
+    assert [type(message) for message in link.receive()] == [wire.Ready]
+    assert [outcome.claim for outcome in link.ended()] == [1]
 
 
 # After a death.
@@ -223,7 +238,7 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
         (1, 0, (Held(job_id(1), 1), given_back(2, 3))),
         (1, 1, (None, given_back(2, 3))),
         (2, 1, (Held(job_id(2), 2), given_back(3))),
-        (2, 0, (Held(job_id(1), 1), given_back(2, 3))),  # its last words did not arrive
+        (2, 0, (Held(job_id(1), 1), given_back(2, 3))),  # it was killed before it put them there
         (3, 2, (Held(job_id(3), 3), [])),
         (3, 3, (None, [])),
     ],
@@ -233,9 +248,10 @@ def test_after_a_death_the_running_job_is_told_from_the_unstarted(link, worker, 
     for number in range(1, taken + 1):
         worker.take_token()
         if number <= finished:
-            worker.finish(number)
+            worker.finish(number, tells=False)
     worker.die()
-    for _ in link.receive_rest():
+    link.receive_rest()
+    for _ in link.ended():
         link.held.popleft()
     assert link.fall() == left
 
@@ -248,7 +264,8 @@ def test_a_death_between_revocation_and_new_work_charges_the_right_job(link, wor
     worker.finish(1)
     worker.take_token()
     worker.die()
-    for _ in link.receive_rest():
+    link.receive_rest()
+    for _ in link.ended():
         link.held.popleft()
     assert link.fall() == (Held(job_id(4), 4), given_back(5))
 
@@ -277,14 +294,55 @@ def test_a_message_cut_short_by_a_death_is_no_message(link, worker):
     worker.finish(1)
     worker.socket.sendall(wire.frame(wire.Ready(5))[:-1])
     worker.die()
-    assert [type(message) for message in link.receive_rest()] == [wire.Done]
+    assert link.receive_rest() == []
+    assert len(list(link.ended())) == 1
 
 
 def test_a_death_with_unread_work_loses_no_outcome(link, worker):
     link.send(wire.Work(claims(1)))
     done = worker.finish(1)
     worker.die()
-    assert link.receive_rest() == [done]
+    assert link.receive_rest() == []
+    assert list(link.ended()) == [done]
+
+
+def test_outcomes_keep_their_order_however_long_they_are(link, worker):
+    done = [worker.finish(1), worker.finish_long(2), worker.finish(3), worker.finish_long(4)]
+    found = []
+    while len(found) < len(done):
+        assert link.receive() == []
+        found += link.ended()
+    assert found == done
+
+
+def test_an_outcome_that_nobody_told_of_is_taken_at_the_second_look(link, worker):
+    done = [worker.finish(number, tells=False) for number in (1, 2)]
+    link.look()
+    assert list(link.ended()) == []
+    worker.finish(3, tells=False)
+    link.look()
+    assert list(link.ended()) == done
+
+
+def test_a_mark_that_was_overtaken_by_a_look_is_ignored(link, worker):
+    worker.finish(1)
+    link.look()
+    link.look()
+    assert len(list(link.ended())) == 1
+    assert link.receive() == []
+    assert list(link.ended()) == []
+
+
+def test_an_outcome_that_the_outbox_does_not_announce_is_refused(link, worker):
+    worker.say(wire.Done(Outcome(job_id(1), 1, State.COMPLETED, 1, 2)))
+    with pytest.raises(WireError, match="worker 7 sent an outcome that its outbox does not announce"):
+        link.receive()
+
+
+def test_what_is_no_outcome_in_the_outbox_names_the_worker(link, worker):
+    worker.say(wire.Filled(link.board.outbox.put(b"\x93\x01\x02\x03")))
+    with pytest.raises(WireError, match="worker 7 put what is no outcome into its outbox"):
+        link.receive()
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode(["Work", []]), b"\x93\x01\x02\x03"])
