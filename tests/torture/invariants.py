@@ -309,7 +309,7 @@ def chunks_of(head: bytes) -> int:
     """Return in how many chunks a record is split, by its head row."""
     if not head.startswith(_CHUNKED):
         return 0
-    return min(-(-int.from_bytes(head[1:5], "big") // layout._CHUNK), _MOST_CHUNKS)
+    return min(-(-int.from_bytes(head[1:5], "big") // layout.CHUNK), _MOST_CHUNKS)
 
 
 def _joined(rows: Rows, key: bytes) -> bytes | None:
