@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 from collections.abc import Callable
 from datetime import datetime
 
+import msgspec
+
 from jobsched.errors import JobschedError
+from jobsched.job_id import format_id
 
 __all__ = ["CurrentJob", "NotInJob", "current", "current_job"]
 
@@ -16,30 +18,35 @@ class NotInJob(JobschedError):
     """`current_job()` was called where no job runs."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CurrentJob:
+class CurrentJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The job that runs here. `attempt` counts from 1; `id` serves to make effects idempotent;
     `deadline` is when its time is up, None without a limit.
     """
 
-    id: str
+    _id: bytes
     task: str
     category: str
     attempt: int
     name: str | None = None
     deadline: datetime | None = None
-    is_cancelled: Callable[[], bool] = dataclasses.field(default=lambda: False, repr=False)
-    keep: Callable[[str], None] = dataclasses.field(default=lambda _: None, repr=False)
+    _asks: Callable[[int], bool]
+    _claim: int
+    _keep: Callable[[str], None]
+
+    @property
+    def id(self) -> str:
+        """The text form of its id."""
+        return format_id(self._id)
 
     def cancelled(self) -> bool:
         """Say whether the job was asked to stop. One that asks now and then is given 2 s to end by
         itself before an exception is raised in it.
         """
-        return self.is_cancelled()
+        return self._asks(self._claim)
 
     def log(self, text: str) -> None:
         """Keep a line with the attempt, for `jobsched show`; it is printed nowhere."""
-        self.keep(text)
+        self._keep(text)
 
 
 current: contextvars.ContextVar[CurrentJob] = contextvars.ContextVar("jobsched.current_job")

@@ -71,10 +71,31 @@ class TaskDefinition:
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise ArgumentError if the function cannot be called with these arguments."""
+        most, least = self._plain_form
+        if least <= len(args) <= most and not kwargs:
+            return
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise ArgumentError(f"task {self.name!r}: {error}; it takes {self.signature}") from None
+
+    @functools.cached_property
+    def _plain_form(self) -> tuple[int, int]:
+        """How many arguments the function takes by position, and how many it needs so, where nothing
+        has to be named: to bind a signature takes ten times as long as to compare these.
+        """
+        kinds = inspect.Parameter
+        places = [
+            one
+            for one in self.signature.parameters.values()
+            if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+        ]
+        named = any(
+            one.kind is kinds.KEYWORD_ONLY and one.default is kinds.empty
+            for one in self.signature.parameters.values()
+        )
+        needed = sum(one.default is kinds.empty for one in places)
+        return len(places), len(places) + 1 if named else needed
 
     @functools.cached_property
     def _converters(self) -> dict[str, Any]:

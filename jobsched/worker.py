@@ -32,7 +32,6 @@ from jobsched.definition import TaskDefinition
 from jobsched.errors import ArgumentError, JobschedError, PayloadTooLarge, UnknownTask
 from jobsched.interrupts import Interrupts
 from jobsched.job import JobError, JobRecord, ParkedFor, State
-from jobsched.job_id import format_id
 from jobsched.memory_limit import MemoryLimit
 from jobsched.redact import redact
 from jobsched.store.base import Claim, Outcome
@@ -175,14 +174,15 @@ class Worker:
         else:
             self._post(claim, limit_s, definition, settings, _retry_terms(record, definition, settings))
         here = CurrentJob(
-            id=format_id(claim.job),
+            _id=claim.job,
             task=record.task,
             category=record.category,
             attempt=claim.attempt,
             name=record.name,
             deadline=from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None,
-            is_cancelled=functools.partial(self._interrupts.asks, claim.number),
-            keep=self._keep,
+            _asks=self._interrupts.asks,
+            _claim=claim.number,
+            _keep=self._keep,
         )
         token = current.set(here)
         try:
