@@ -158,8 +158,7 @@ class Crew:
         self.pool.preloader.kill(worker.number)
 
     def _hear(self, worker: WorkerLink, messages: Iterable[wire.Ask | wire.Look | wire.Ready]) -> None:
-        for outcome in worker.ended():
-            self._finish(worker, outcome)
+        self._finish(worker)
         for message in messages:
             if isinstance(message, wire.Ready):
                 worker.is_ready = True
@@ -173,15 +172,21 @@ class Crew:
         except WireError as error:
             self._condemn(worker, str(error))
 
-    def _finish(self, worker: WorkerLink, outcome: Outcome) -> None:
-        if not worker.held or worker.held[0].claim != outcome.claim:
-            self._condemn(worker, "it ended a job that it does not hold")
-            return
-        worker.held.popleft()
-        worker.progress_at = self._clock.monotonic()
-        supervisor = self._supervisors[worker.serving or worker.home]
-        supervisor.ran((outcome.ended_at - outcome.started_at) / MICROSECONDS)
-        self.outcomes.append(outcome)
+    def _finish(self, worker: WorkerLink) -> None:
+        """Take the outcomes that a worker has brought."""
+        count, took = 0, 0
+        for outcome in worker.ended():
+            if not worker.held or worker.held[0].claim != outcome.claim:
+                self._condemn(worker, "it ended a job that it does not hold")
+                break
+            worker.held.popleft()
+            self.outcomes.append(outcome)
+            count += 1
+            took += outcome.ended_at - outcome.started_at
+        if count:
+            worker.progress_at = self._clock.monotonic()
+            supervisor = self._supervisors[worker.serving or worker.home]
+            supervisor.ran(took / count / MICROSECONDS, count)
 
     def _bury(self, worker: WorkerLink, exited: Exited | None, *, may_run: bool = False) -> None:
         """Settle what a dead worker held. Without `exited` it died with the preloader, or `may_run`."""

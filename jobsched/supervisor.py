@@ -37,10 +37,10 @@ class Supervisor:
         self.restart_at = 0.0  # monotonic; no worker is started before
         self._bucket = Bucket(settings.rate) if settings.rate else None
 
-    def ran(self, seconds: float) -> None:
-        """Note how long a run took."""
+    def ran(self, seconds: float, count: int = 1) -> None:
+        """Note how long a run took, or each of some on the average."""
         mean = self.mean_run_s
-        self.mean_run_s = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
+        self.mean_run_s = seconds if mean is None else seconds + (mean - seconds) * (1 - _WEIGHT) ** count
         self.deaths = 0
 
     def starts_left(self, now: float) -> int | None:

@@ -60,6 +60,16 @@ def test_the_first_run_is_the_mean_and_later_ones_move_it_a_little(supervisor):
     assert supervisor.mean_run_s == pytest.approx(4, abs=0.01)
 
 
+def test_runs_noted_together_weigh_as_one_by_one(supervisor):
+    other = Supervisor("other", CategoryConfig())
+    for one in (supervisor, other):
+        one.ran(1.0)
+    supervisor.ran(3.0, 4)
+    for _ in range(4):
+        other.ran(3.0)
+    assert supervisor.mean_run_s == pytest.approx(other.mean_run_s)
+
+
 # Room.
 
 
