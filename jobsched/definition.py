@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from jobsched.errors import ArgumentError, InvalidOption, UnknownTask
-from jobsched.job import Terms
+from jobsched.job import NO_TERMS, Terms
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import Unique, task_limit
 
@@ -51,6 +51,8 @@ class TaskDefinition:
 
     def terms(self) -> Terms:
         """Return the terms that do not depend on a dispatch."""
+        if self.max_running is None and not self.at_most_once:
+            return NO_TERMS
         limits = () if self.max_running is None else (task_limit(self.name, self.max_running),)
         return Terms(at_most_once=self.at_most_once, limits=limits)
 

@@ -16,6 +16,7 @@ __all__ = [
     "KEPT_ATTEMPTS",
     "KEY_BYTES",
     "MAX_PAYLOAD",
+    "NO_TERMS",
     "PRIORITY_LIMIT",
     "RETRYABLE",
     "Attempt",
@@ -126,6 +127,9 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     def is_alone(self) -> bool:
         """Whether such a job is handed out only to a worker that holds nothing else."""
         return self.at_most_once or bool(self.limits)
+
+
+NO_TERMS = Terms()
 
 
 class JobStatus(msgspec.Struct, array_like=True, gc=False):

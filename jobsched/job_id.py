@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 import uuid
@@ -11,6 +12,8 @@ __all__ = ["ID_BYTES", "format_id", "new_id", "parse_id", "part_of_id"]
 
 ID_BYTES = 16
 _MIN_PART = 6
+_halves = struct.Struct(">QQ")
+_randoms = struct.Struct(">128Q")
 
 
 class _IdSource:
@@ -22,27 +25,35 @@ class _IdSource:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0  # the 60-bit time of the last id; any thread, under the lock
+        self._randoms: list[int] = []  # likewise: drawn many at a time, as each draw is a system call
 
-    def unlock(self) -> None:
-        """Begin with a new lock, in a forked child; its ids go on from the parent's."""
+    def begin_anew(self) -> None:
+        """Begin with a new lock and other randoms, in a forked child; its ids go on from the parent's."""
         self._lock = threading.Lock()
+        self._randoms = []
 
     def next(self) -> bytes:
         nanos = time.time_ns()
-        millis, rest = divmod(nanos, 1_000_000)
-        stamp = (millis << 12) | (rest << 12) // 1_000_000
+        millis = nanos // 1_000_000
+        stamp = (millis << 12) | ((nanos - millis * 1_000_000) << 12) // 1_000_000
         with self._lock:
-            stamp = self._last = max(stamp, self._last + 1)
-        value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62
-        return (value | int.from_bytes(os.urandom(8), "big") >> 2).to_bytes(16, "big")
+            if stamp <= self._last:
+                stamp = self._last + 1
+            self._last = stamp
+            if not self._randoms:
+                self._randoms = list(_randoms.unpack(os.urandom(_randoms.size)))
+            random = self._randoms.pop()
+        return _halves.pack((stamp >> 12) << 16 | 0x7000 | stamp & 0xFFF, 0b10 << 62 | random >> 2)
 
 
 _ids = _IdSource()
 
 
 def _free_in_child() -> None:
-    """Renew the lock: a thread that is not here may have held it at the fork."""
-    _ids.unlock()
+    """Renew what a fork has copied: a lock that a thread may have held which is not here, and randoms
+    that only one process may use.
+    """
+    _ids.begin_anew()
 
 
 os.register_at_fork(after_in_child=_free_in_child)

@@ -35,6 +35,8 @@ _RETRY_LIMIT = 1_000_000  # as in categories.toml
 
 def checked_args(args: Any) -> Sequence[Any]:
     """Return positional arguments. Raises ArgumentError for what is no sequence of them."""
+    if type(args) is tuple or type(args) is list:
+        return args
     if isinstance(args, str | bytes) or not isinstance(args, Sequence):
         raise ArgumentError(f"args must be a tuple or list of positional arguments, got {args!r}")
     return args if isinstance(args, list | tuple) else tuple(args)
@@ -80,6 +82,8 @@ def checked_id(text: str) -> bytes:
 
 def checked_delay(delay: float | timedelta, at: datetime | None) -> float:
     """Return a delay in seconds. Raises InvalidOption."""
+    if type(delay) is int and delay == 0:
+        return 0.0
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:  # noqa: PLR0124 (nan)
         raise InvalidOption(f"delay must be seconds or a timedelta, got {delay!r}")

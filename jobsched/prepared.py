@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import msgspec
 
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import encode_record
 from jobsched.definition import TaskDefinition
-from jobsched.job import JobRecord, Terms
+from jobsched.job import NO_TERMS, JobRecord, Terms
 from jobsched.store.base import NewJob
 from jobsched.terms import ConcurrencyLimit, Unique, key_limit, unique_key
 
 __all__ = ["PreparedJob", "new_job", "terms_of"]
 
-_NO_TERMS = Terms()
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PreparedJob:
+class PreparedJob(msgspec.Struct, frozen=True, gc=False):
     """A job ready to be dispatched, with others or alone. `delay_s` counts from its dispatch."""
 
     id: bytes
@@ -60,7 +55,7 @@ def new_job(job: PreparedJob, now: int) -> NewJob:
         terms = msgspec.structs.replace(terms, expires_at=now + int(job.expires_in_s * MICROSECONDS))
     return NewJob(
         job.id, job.task, job.category, job.priority, due_at, encode_record(record),
-        None if terms == _NO_TERMS else terms,
+        None if terms == NO_TERMS else terms,
         job.unique.on_conflict if job.unique else "keep",
     )  # fmt: skip
 
@@ -75,7 +70,7 @@ def terms_of(
     at_most_once: bool | None,
 ) -> Terms:
     """Return the terms of a job, but for its expiry."""
-    terms = definition.terms() if definition else _NO_TERMS
+    terms = definition.terms() if definition else NO_TERMS
     if unique is None and limit is None and at_most_once is None:
         return terms
     return Terms(
