@@ -9,6 +9,7 @@ checksums of its own.
 from __future__ import annotations
 
 import dataclasses
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,8 +32,9 @@ __all__ = [
     "unseal",
 ]
 
-_VERSION = b"\x01"
-_HEAD = 5  # the version byte and the CRC-32
+_VERSION = 1
+_head = struct.Struct(">BI")  # the version and the CRC-32
+_HEAD = _head.size
 
 _plain = msgspec.msgpack.Encoder()
 _any = msgspec.msgpack.Decoder()
@@ -45,18 +47,16 @@ class BadRecord(JobschedError):
 
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
-    return _VERSION + zlib.crc32(body).to_bytes(4, "big") + body
+    return _head.pack(_VERSION, zlib.crc32(body)) + body
 
 
 def unseal(record: bytes) -> bytes:
     """Return a record's body. Raises BadRecord when it is damaged or of another version."""
-    if record[:1] != _VERSION:
-        msg = f"record of unknown version {record[:1].hex() or 'nothing'}"
-        raise BadRecord(msg)
     body = record[_HEAD:]
-    if zlib.crc32(body) != int.from_bytes(record[1:_HEAD], "big"):
-        msg = "record fails its CRC-32 check"
-        raise BadRecord(msg)
+    if len(record) < _HEAD or _head.unpack_from(record) != (_VERSION, zlib.crc32(body)):
+        if record[:1] != bytes((_VERSION,)):
+            raise BadRecord(f"record of unknown version {record[:1].hex() or 'nothing'}")
+        raise BadRecord("record fails its CRC-32 check")
     return body
 
 
