@@ -1,42 +1,69 @@
-"""`bench drain`: how fast queued no-op jobs go through the pool."""
+"""`bench drain`: how fast queued jobs go through the pool."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 
-from jobsched.bench.ground import ended_times, ground, node
-from jobsched.bench.tasks import nothing
+from jobsched.bench.floor import BULK, run_floor
+from jobsched.bench.ground import Run, ended_runs, ground, node, wait_for_end
+from jobsched.bench.report import Tell, silent
+from jobsched.bench.tasks import nothing, rest
+from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError
 
-__all__ = ["run_drain"]
-
-_BATCH = 10_000
+__all__ = ["idle_share", "queue_jobs", "run_drain"]
 
 
-def run_drain(jobs: int = 20_000, workers: int = 2) -> dict[str, float | int]:
-    """Queue no-op jobs, start a node, and measure from the first job's start to the last one's end.
+def run_drain(
+    jobs: int = 20_000, workers: int = 2, sleep_s: float = 0.0, *, floor: bool = False, tell: Tell = silent
+) -> dict[str, float | int]:
+    """Queue jobs, start a node, and measure from the first job's start to the last one's end.
 
-    Returns `jobs`, `workers`, `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s`, `seconds`.
+    Returns `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s`, `seconds`. Where
+    jobs take time, also `idle_share`: of the workers' time, in which none ran though some waited.
+    With the `floor` it is measured right after: `floor_jobs_per_s`, and `of_floor`, our share of it.
     """
     with ground(workers) as config:
-        dispatcher = Dispatcher(config)
         began = time.perf_counter()
-        for first in range(0, jobs, _BATCH):
-            count = min(_BATCH, jobs - first)
-            dispatcher.dispatch_many([dispatcher.prepare(nothing) for _ in range(count)])
+        queue_jobs(config, jobs, sleep_s)
         enqueued = time.perf_counter() - began
-        dispatcher.close()
         with node(config, "--until-idle") as process:
-            process.wait()
-        times = ended_times(config).values()
-    if len(times) != jobs:
-        raise JobschedError(f"{len(times):,} of {jobs:,} jobs completed")
-    seconds = (max(end for _, end in times) - min(start for start, _ in times)) / 1e6
-    return {
-        "jobs": jobs,
-        "workers": workers,
+            wait_for_end(process, config, tell, jobs)
+        runs = ended_runs(config)
+    if len(runs) != jobs:
+        raise JobschedError(f"{len(runs):,} of {jobs:,} jobs completed")
+    seconds = (max(run.ended_at for run in runs) - min(run.started_at for run in runs)) / 1e6
+    rate = jobs / seconds
+    figures = {
         "enqueue_jobs_per_s": round(jobs / enqueued),
-        "jobs_per_s": round(jobs / seconds),
+        "jobs_per_s": round(rate),
         "seconds": round(seconds, 3),
     }
+    if sleep_s:
+        figures["idle_share"] = round(idle_share(runs, workers), 4)
+    if floor:
+        least = run_floor(jobs, workers)["jobs_per_s"]
+        figures |= {"floor_jobs_per_s": least, "of_floor": round(rate / least, 3)}
+    return figures
+
+
+def queue_jobs(config: Config, count: int, sleep_s: float = 0.0) -> None:
+    """Queue jobs that do nothing, or sleep, 10,000 a commit."""
+    task = partial(rest, sleep_s) if sleep_s else nothing
+    dispatcher = Dispatcher(config)
+    for first in range(0, count, BULK):
+        dispatcher.dispatch_many([dispatcher.prepare(task) for _ in range(min(BULK, count - first))])
+    dispatcher.close()
+
+
+def idle_share(runs: Sequence[Run], workers: int) -> float:
+    """Return the share of the workers' time in which no job ran, from the first start to the last:
+    as long as jobs waited.
+    """
+    first = min(run.started_at for run in runs)
+    last = max(run.started_at for run in runs)
+    busy = sum(min(run.ended_at, last) - run.started_at for run in runs)
+    return 1 - busy / max(1, workers * (last - first))

@@ -9,15 +9,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from jobsched.bench.report import Tell, silent
 from jobsched.config import Config, load_config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError, Unavailable
 from jobsched.job import State
-from jobsched.store.base import Query
+from jobsched.store.base import Query, StoredJob
 from jobsched.store.lmdb import open_store
 
-__all__ = ["ended_times", "ground", "node"]
+__all__ = ["Run", "ended_runs", "ended_times", "ground", "node", "wait_for_end", "wait_ready"]
 
 _CONFIG = """\
 store = "lmdb:store"
@@ -28,6 +30,17 @@ tasks = ["jobsched.bench.tasks"]
 """
 _START_S = 30.0
 _STEP_S = 0.02
+_TELL_S = 0.5
+
+
+class Run(NamedTuple):
+    """One run of a job, at the worker of that number; times are UTC microseconds."""
+
+    job: bytes
+    category: str
+    worker: int
+    started_at: int
+    ended_at: int
 
 
 @contextlib.contextmanager
@@ -63,16 +76,44 @@ def wait_ready(dispatcher: Dispatcher) -> None:
         time.sleep(_STEP_S)
 
 
-def ended_times(config: Config) -> dict[bytes, tuple[int, int]]:
-    """Return when each completed job started and ended, in UTC microseconds."""
+def wait_for_end(process: subprocess.Popen[bytes], config: Config, tell: Tell, jobs: int) -> None:
+    """Wait until a node ends that was started with --until-idle, and tell how many jobs have completed."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TELL_S)
+            return
+        if tell is not silent:
+            tell("jobs", _completed(config), jobs)
+
+
+def _completed(config: Config) -> int:
     store = open_store(config.store.path)
     try:
-        times: dict[bytes, tuple[int, int]] = {}
+        return sum(stats[State.COMPLETED] for stats in store.stats().values())
+    finally:
+        store.close()
+
+
+def ended_runs(config: Config) -> list[Run]:
+    """Return the last run of each completed job."""
+    store = open_store(config.store.path)
+    try:
+        found: list[Run] = []
         query: Query | None = Query(state=State.COMPLETED, limit=200)
         while query is not None:
             page = store.find(query)
-            times |= {job.id: (job.status.started_at, job.status.ended_at) for job in page.jobs}
+            found += [_run(job) for job in page.jobs]
             query = Query(state=State.COMPLETED, limit=200, after=page.next) if page.next else None
-        return times
+        return found
     finally:
         store.close()
+
+
+def _run(job: StoredJob) -> Run:
+    status = job.status
+    return Run(job.id, status.category, status.worker, status.started_at, status.ended_at)
+
+
+def ended_times(config: Config) -> dict[bytes, tuple[int, int]]:
+    """Return when each completed job started and ended, in UTC microseconds."""
+    return {run.job: (run.started_at, run.ended_at) for run in ended_runs(config)}

@@ -1,17 +1,18 @@
-"""The verbs that show and measure: demo, bench drain, bench latency."""
+"""The verbs that show and measure: demo, and bench with its scenarios."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from jobsched.cli.options import ConfigOption, JsonOption, add_verb
-from jobsched.cli.output import console, print_json
-from jobsched.cli.table import print_table
+from jobsched.cli.bench_report import OutOption, RunsOption, WorkersOption, present
+from jobsched.cli.options import ConfigOption, JsonOption, add_verb, duration
+from jobsched.cli.output import console
 
 __all__ = ["bench", "demo"]
+
+JobsOption = Annotated[int, typer.Option(min=1, help="How many jobs.", show_default=True)]
 
 bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None)
 
@@ -36,59 +37,83 @@ def demo(
         raise typer.Exit(code)
 
 
-def drain(
+def floor(
     *,
-    jobs: Annotated[int, typer.Option(min=1, help="How many jobs.", show_default=True)] = 20_000,
-    workers: Annotated[int, typer.Option(min=1, help="How many workers.", show_default=True)] = 2,
+    jobs: JobsOption = 20_000,
+    workers: WorkersOption = 2,
+    batch: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Jobs that a worker holds.", show_default=True)
+    ] = 256,
+    runs: RunsOption = None,
     json_output: JsonOption = False,
+    out: OutOption = None,
 ) -> None:
-    """Measure how fast workers empty a queue of short jobs.
+    """Measure what no scheduler could avoid: the same rows in LMDB, flushed to disk, and the same
+    frames to processes that answer each job, with nothing in between.
 
     Examples:
-      jobsched bench drain
-      jobsched bench drain --jobs 100000 --workers 8 --json
+      jobsched bench floor
+      jobsched bench floor --batch 1000 --json
 
     """
-    from jobsched.bench import run_drain  # noqa: PLC0415 (only this verb needs it)
+    from jobsched.bench.floor import run_floor  # noqa: PLC0415 (only this verb needs it)
 
-    _print_figures(run_drain(jobs, workers), json_output=json_output)
+    settings = {"jobs": jobs, "workers": workers, "batch": batch}
+    present("floor", run_floor, settings, runs=runs, json_output=json_output, out=out)
+
+
+def drain(
+    *,
+    jobs: JobsOption = 20_000,
+    workers: WorkersOption = 2,
+    sleep: Annotated[str | None, typer.Option(metavar="TIME", help="Have each job sleep, say 10ms.")] = None,
+    with_floor: Annotated[bool, typer.Option("--floor", help="Measure the floor beside it.")] = False,
+    runs: RunsOption = None,
+    json_output: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Measure how fast workers empty a queue of jobs that do nothing, or sleep.
+
+    Of jobs that sleep it also says which share of the workers' time is lost between two.
+
+    Examples:
+      jobsched bench drain --floor
+      jobsched bench drain --jobs 200000 --workers 8 --json
+      jobsched bench drain --jobs 1000 --sleep 10ms
+
+    """
+    from jobsched.bench.drain import run_drain  # noqa: PLC0415 (only this verb needs it)
+
+    settings = {
+        "jobs": jobs, "workers": workers, "sleep_s": duration("--sleep", sleep) or 0.0, "floor": with_floor,
+    }  # fmt: skip
+    present("drain", run_drain, settings, runs=runs, json_output=json_output, out=out)
 
 
 def latency(
     *,
     jobs: Annotated[int, typer.Option(min=1, help="How many jobs.", show_default=True)] = 200,
     rate: Annotated[float, typer.Option(min=0.1, help="How many a second.", show_default=True)] = 20,
+    workers: WorkersOption = 2,
+    runs: RunsOption = None,
     json_output: JsonOption = False,
+    out: OutOption = None,
 ) -> None:
-    """Measure the time from a dispatch to the start of its job.
+    """Measure the time from a dispatch to the start of its job, on a node that has nothing to do.
+
+    Beside it, in turn: what a bare commit of LMDB takes here, and a call by Python's
+    ProcessPoolExecutor, which writes nothing down.
 
     Examples:
       jobsched bench latency
       jobsched bench latency --jobs 1000 --rate 100 --json
 
     """
-    from jobsched.bench import run_latency  # noqa: PLC0415 (only this verb needs it)
+    from jobsched.bench.latency import run_latency  # noqa: PLC0415 (only this verb needs it)
 
-    _print_figures(run_latency(jobs, rate), json_output=json_output)
+    settings = {"jobs": jobs, "rate": rate, "workers": workers}
+    present("latency", run_latency, settings, runs=runs, json_output=json_output, out=out)
 
 
-for _verb in (drain, latency):
+for _verb in (floor, drain, latency):
     add_verb(bench, _verb)
-
-
-def _print_figures(figures: Mapping[str, Any], *, json_output: bool) -> None:
-    if json_output:
-        print_json(figures)
-        return
-    rows = [
-        [
-            name,
-            f"{value:,.2f}"
-            if isinstance(value, float)
-            else f"{value:,}"
-            if isinstance(value, int)
-            else value,
-        ]
-        for name, value in figures.items()
-    ]
-    print_table(["figure", "value"], rows, right=["value"])
