@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import NoReturn, Self
 import msgspec
 
 from jobsched import wire
+from jobsched.bench.ground import unheard_interrupts
 from jobsched.errors import JobschedError
 from jobsched.job import State
 from jobsched.store.base import Claim, Outcome
@@ -32,10 +32,11 @@ class FloorWorker:
     def __init__(self) -> None:
         self._socket, far_end = socket.socketpair()
         self._held = 0
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._socket.close()
-            _answer_all(far_end)
+        with unheard_interrupts():
+            self._pid = os.fork()
+            if self._pid == 0:
+                self._socket.close()
+                _answer_all(far_end)
         far_end.close()
         self._socket.settimeout(_WAIT_S)
 
@@ -81,7 +82,6 @@ class FloorWorker:
 
 def _answer_all(connection: socket.socket) -> NoReturn:
     """Be the process: answer until the other end hangs up, and never return to the caller's code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c is the other end's
     code = 1
     try:
         with connection.makefile("rb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,17 @@ from jobsched.job import State
 from jobsched.store.base import Query, StoredJob
 from jobsched.store.lmdb import open_store
 
-__all__ = ["Run", "ended_runs", "ended_times", "ground", "node", "wait_for_end", "wait_ready"]
+__all__ = [
+    "Run",
+    "ended_runs",
+    "ended_times",
+    "ground",
+    "node",
+    "state_count",
+    "unheard_interrupts",
+    "wait_for_end",
+    "wait_ready",
+]
 
 _CONFIG = """\
 store = "lmdb:store"
@@ -66,6 +77,16 @@ def node(config: Config, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             raise JobschedError(f"the node ended with exit code {process.returncode}:\n{errors.decode()}")
 
 
+@contextlib.contextmanager
+def unheard_interrupts() -> Iterator[None]:
+    """Start processes in this block: a Ctrl-C is then not theirs, but this process's, which ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def wait_ready(dispatcher: Dispatcher) -> None:
     """Wait until a first job has gone through the node. Raises Unavailable after 30 s."""
     deadline = time.monotonic() + _START_S
@@ -83,13 +104,14 @@ def wait_for_end(process: subprocess.Popen[bytes], config: Config, tell: Tell, j
             process.wait(_TELL_S)
             return
         if tell is not silent:
-            tell("jobs", _completed(config), jobs)
+            tell("jobs", state_count(config, State.COMPLETED), jobs)
 
 
-def _completed(config: Config) -> int:
+def state_count(config: Config, state: State) -> int:
+    """Return how many jobs are in a state."""
     store = open_store(config.store.path)
     try:
-        return sum(stats[State.COMPLETED] for stats in store.stats().values())
+        return sum(stats[state] for stats in store.stats().values())
     finally:
         store.close()
 

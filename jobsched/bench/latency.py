@@ -11,7 +11,8 @@ from multiprocessing import get_context
 
 import lmdb
 
-from jobsched.bench.ground import ended_runs, ground, node, wait_ready
+from jobsched.bench.floor_store import commit_ms
+from jobsched.bench.ground import ended_runs, ground, node, unheard_interrupts, wait_ready
 from jobsched.bench.report import Tell, silent, waits
 from jobsched.bench.tasks import nothing
 from jobsched.config import Config
@@ -21,7 +22,6 @@ __all__ = ["run_latency"]
 
 _RIVALS = 3  # us, the bare commit, the executor
 _WAIT_S = 30.0
-_RECORD = bytes(300)  # about what a job takes
 
 
 def run_latency(
@@ -58,7 +58,8 @@ def _measured(
         dispatcher = Dispatcher(config)
         stack.callback(dispatcher.close)
         executor = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
-        _submit_ms(executor)  # its process is up
+        with unheard_interrupts():
+            _submit_ms(executor)  # its process is up
         stack.enter_context(node(config))
         wait_ready(dispatcher)
         env = stack.enter_context(lmdb.open(str(config.directory / "bare"), lib_version=0))
@@ -70,7 +71,7 @@ def _measured(
             called[job.id] = time.time_ns() // 1000
             dispatcher.dispatch_many([job])
             next(pace)
-            commits.append(_commit_ms(env, number))
+            commits.append(commit_ms(env, number))
             next(pace)
             submits.append(_submit_ms(executor))
         for job_id in called:
@@ -84,13 +85,6 @@ def _pace(rate: float) -> Iterator[None]:
     for number in itertools.count():
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
         yield
-
-
-def _commit_ms(env: lmdb.Environment, number: int) -> float:
-    began = time.perf_counter()
-    with env.begin(write=True) as txn:
-        txn.put(number.to_bytes(8, "big"), _RECORD)
-    return (time.perf_counter() - began) * 1000
 
 
 def _submit_ms(executor: ProcessPoolExecutor) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jobsched.cli.bench_report import OutOption, RunsOption, WorkersOption, present
+from jobsched.cli.bench_report import OutOption, RunsOption, WorkersOption, counts, present
 from jobsched.cli.options import ConfigOption, JsonOption, add_verb, duration
 from jobsched.cli.output import console
 
@@ -115,5 +115,33 @@ def latency(
     present("latency", run_latency, settings, runs=runs, json_output=json_output, out=out)
 
 
-for _verb in (floor, drain, latency):
+def enqueue(
+    *,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Jobs for each number of clients.", show_default=True)
+    ] = 1000,
+    clients: Annotated[
+        str, typer.Option(metavar="N,N", help="How many clients.", show_default=True)
+    ] = "1,4,16",
+    bulk: Annotated[int, typer.Option(min=1, help="Jobs in calls of 10,000.", show_default=True)] = 50_000,
+    runs: RunsOption = None,
+    json_output: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Measure how fast a node takes jobs, each of them on disk when its call returns, while none runs.
+
+    First from clients that dispatch one job at a time, 1, 4 and 16 of them, then in bulk.
+
+    Examples:
+      jobsched bench enqueue
+      jobsched bench enqueue --clients 1,64 --jobs 10000 --json
+
+    """
+    from jobsched.bench.enqueue import run_enqueue  # noqa: PLC0415 (only this verb needs it)
+
+    settings = {"jobs": jobs, "clients": counts("--clients", clients), "bulk": bulk}
+    present("enqueue", run_enqueue, settings, runs=runs, json_output=json_output, out=out)
+
+
+for _verb in (enqueue, floor, drain, latency):
     add_verb(bench, _verb)

@@ -13,7 +13,7 @@ from jobsched.cli.progress import Progress
 from jobsched.cli.table import print_table
 from jobsched.errors import InvalidOption
 
-__all__ = ["OutOption", "RunsOption", "WorkersOption", "figure", "present"]
+__all__ = ["OutOption", "RunsOption", "WorkersOption", "counts", "figure", "present"]
 
 RunsOption = Annotated[
     int | None, typer.Option(min=1, help="How often. Default: 5 where a run takes less than 10 s, else 1.")
@@ -22,6 +22,17 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Write the report there, as JSON.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=1, help="How many workers.", show_default=True)]
+
+
+def counts(option: str, text: str) -> list[int]:
+    """Return the numbers that an option lists. Raises InvalidOption if one is none, or below 1."""
+    try:
+        found = [int(part.replace("_", "")) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise InvalidOption(f"{option}: {text!r} is no list of counts from 1 on: expected such as 1,4,16")
+    return found
 
 
 def present(
