@@ -28,7 +28,7 @@ def run_drain(
     """
     with ground(workers) as config:
         began = time.perf_counter()
-        queue_jobs(config, jobs, sleep_s)
+        queue_jobs(config, jobs, sleep_s, tell)
         enqueued = time.perf_counter() - began
         with node(config, "--until-idle") as process:
             wait_for_end(process, config, tell, jobs)
@@ -50,11 +50,12 @@ def run_drain(
     return figures
 
 
-def queue_jobs(config: Config, count: int, sleep_s: float = 0.0) -> None:
+def queue_jobs(config: Config, count: int, sleep_s: float = 0.0, tell: Tell = silent) -> None:
     """Queue jobs that do nothing, or sleep, 10,000 a commit."""
     task = partial(rest, sleep_s) if sleep_s else nothing
     dispatcher = Dispatcher(config)
     for first in range(0, count, BULK):
+        tell("jobs queued", first, count)
         dispatcher.dispatch_many([dispatcher.prepare(task) for _ in range(min(BULK, count - first))])
     dispatcher.close()
 

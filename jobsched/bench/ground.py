@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import subprocess
 import sys
@@ -17,15 +18,19 @@ from jobsched.config import Config, load_config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError, Unavailable
 from jobsched.job import State
+from jobsched.node_connection import NodeConnection
 from jobsched.store.base import Query, StoredJob
 from jobsched.store.lmdb import open_store
 
 __all__ = [
     "Run",
+    "await_answer",
+    "await_completed",
     "ended_runs",
     "ended_times",
     "ground",
     "node",
+    "pace",
     "state_count",
     "unheard_interrupts",
     "wait_for_end",
@@ -37,10 +42,11 @@ store = "lmdb:store"
 workers = {workers}
 tasks = ["jobsched.bench.tasks"]
 
-[categories.bench]
 """
+_BENCH = "[categories.bench]\n"
 _START_S = 30.0
 _STEP_S = 0.02
+_KNOCK_S = 0.002
 _TELL_S = 0.5
 
 
@@ -55,11 +61,14 @@ class Run(NamedTuple):
 
 
 @contextlib.contextmanager
-def ground(workers: int) -> Iterator[Config]:
-    """Give a configuration whose store is empty, below the working directory: /tmp may be memory."""
+def ground(workers: int, categories: str = _BENCH) -> Iterator[Config]:
+    """Give a configuration whose store is empty, below the working directory: /tmp may be memory.
+
+    `categories` are its tables of them.
+    """
     with tempfile.TemporaryDirectory(prefix=".jobsched-bench-", dir=Path.cwd()) as folder:
         file = Path(folder) / "categories.toml"
-        file.write_text(_CONFIG.format(workers=workers))
+        file.write_text(_CONFIG.format(workers=workers) + categories)
         yield load_config(file)
 
 
@@ -77,6 +86,20 @@ def node(config: Config, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             raise JobschedError(f"the node ended with exit code {process.returncode}:\n{errors.decode()}")
 
 
+def await_answer(config: Config, process: subprocess.Popen[bytes]) -> NodeConnection:
+    """Wait until a node answers, and return the connection. Raises Unavailable after 30 s, or if the
+    node has ended.
+    """
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
+            connection = NodeConnection(config.store.path)
+            connection.survey()
+            return connection
+        time.sleep(_KNOCK_S)
+    raise Unavailable(f"the node has not answered within {_START_S:g} s")
+
+
 @contextlib.contextmanager
 def unheard_interrupts() -> Iterator[None]:
     """Start processes in this block: a Ctrl-C is then not theirs, but this process's, which ends them."""
@@ -85,6 +108,14 @@ def unheard_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def pace(rate: float) -> Iterator[float]:
+    """Yield `rate` times a second, and without a pause where that is not kept: the seconds so far."""
+    began = time.monotonic()
+    for number in itertools.count():
+        time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        yield time.monotonic() - began
 
 
 def wait_ready(dispatcher: Dispatcher) -> None:
@@ -114,6 +145,16 @@ def state_count(config: Config, state: State) -> int:
         return sum(stats[state] for stats in store.stats().values())
     finally:
         store.close()
+
+
+def await_completed(config: Config, count: int, tell: Tell = silent, within_s: float = _START_S) -> None:
+    """Wait until so many jobs have completed. Raises JobschedError if they have not in time."""
+    deadline = time.monotonic() + within_s
+    while (completed := state_count(config, State.COMPLETED)) < count:
+        tell("jobs", completed, count)
+        if time.monotonic() > deadline:
+            raise JobschedError(f"{completed:,} of {count:,} jobs have completed within {within_s:g} s")
+        time.sleep(_STEP_S)
 
 
 def ended_runs(config: Config) -> list[Run]:

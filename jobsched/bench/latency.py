@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
@@ -12,7 +10,7 @@ from multiprocessing import get_context
 import lmdb
 
 from jobsched.bench.floor_store import commit_ms
-from jobsched.bench.ground import ended_runs, ground, node, unheard_interrupts, wait_ready
+from jobsched.bench.ground import ended_runs, ground, node, pace, unheard_interrupts, wait_ready
 from jobsched.bench.report import Tell, silent, waits
 from jobsched.bench.tasks import nothing
 from jobsched.config import Config
@@ -63,28 +61,20 @@ def _measured(
         stack.enter_context(node(config))
         wait_ready(dispatcher)
         env = stack.enter_context(lmdb.open(str(config.directory / "bare"), lib_version=0))
-        pace = _pace(rate * _RIVALS)
+        ticks = pace(rate * _RIVALS)
         for number in range(jobs):
             tell("jobs", number, jobs)
-            next(pace)
+            next(ticks)
             job = dispatcher.prepare(nothing)
             called[job.id] = time.time_ns() // 1000
             dispatcher.dispatch_many([job])
-            next(pace)
+            next(ticks)
             commits.append(commit_ms(env, number))
-            next(pace)
+            next(ticks)
             submits.append(_submit_ms(executor))
         for job_id in called:
             dispatcher.look(job_id, _WAIT_S)
     return called, commits, submits
-
-
-def _pace(rate: float) -> Iterator[None]:
-    """Yield `rate` times a second, and without a pause where that is not kept."""
-    began = time.monotonic()
-    for number in itertools.count():
-        time.sleep(max(0.0, began + number / rate - time.monotonic()))
-        yield
 
 
 def _submit_ms(executor: ProcessPoolExecutor) -> float:

@@ -143,5 +143,97 @@ def enqueue(
     present("enqueue", run_enqueue, settings, runs=runs, json_output=json_output, out=out)
 
 
-for _verb in (enqueue, floor, drain, latency):
+def urgent(
+    *,
+    jobs: Annotated[int, typer.Option(min=1, help="How many urgent jobs.", show_default=True)] = 200,
+    rate: Annotated[float, typer.Option(min=0.1, help="How many of them a second.", show_default=True)] = 20,
+    bulk: Annotated[int, typer.Option(min=1, help="How many other jobs wait.", show_default=True)] = 20_000,
+    sleep: Annotated[
+        str, typer.Option(metavar="TIME", help="How long those run.", show_default=True)
+    ] = "5ms",
+    workers: WorkersOption = 4,
+    reserve: Annotated[int, typer.Option(min=0, help="Workers kept for urgent jobs.", show_default=True)] = 0,
+    runs: RunsOption = None,
+    json_output: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Measure how long urgent jobs wait while a long queue of others keeps all workers busy, and how
+    much of the workers' time those others still get.
+
+    Examples:
+      jobsched bench urgent
+      jobsched bench urgent --workers 8 --reserve 1 --rate 100 --json
+
+    """
+    from jobsched.bench.urgent import run_urgent  # noqa: PLC0415 (only this verb needs it)
+
+    settings = {
+        "jobs": jobs, "rate": rate, "bulk": bulk, "sleep_s": duration("--sleep", sleep), "workers": workers,
+        "reserve": reserve,
+    }  # fmt: skip
+    present("urgent", run_urgent, settings, runs=runs, json_output=json_output, out=out)
+
+
+def rebalance(
+    *,
+    workers: WorkersOption = 10,
+    every: Annotated[
+        str, typer.Option(metavar="TIME", help="How often the balancer looks.", show_default=True)
+    ] = "1s",
+    ratio: Annotated[
+        int, typer.Option(min=2, help="Jobs in one category to one in the other.", show_default=True)
+    ] = 4,
+    sleep: Annotated[
+        str, typer.Option(metavar="TIME", help="How long a job runs.", show_default=True)
+    ] = "20ms",
+    runs: RunsOption = None,
+    json_output: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Measure how soon 90 % of the workers are where they belong after a step in the load, and what
+    moving one costs.
+
+    Examples:
+      jobsched bench rebalance
+      jobsched bench rebalance --workers 20 --every 200ms --json
+
+    """
+    from jobsched.bench.rebalance import run_rebalance  # noqa: PLC0415 (only this verb needs it)
+
+    settings = {
+        "workers": workers, "every_s": duration("--every", every), "ratio": ratio,
+        "sleep_s": duration("--sleep", sleep),
+    }  # fmt: skip
+    present("rebalance", run_rebalance, settings, runs=runs, json_output=json_output, out=out)
+
+
+def scale(
+    *,
+    sizes: Annotated[
+        str, typer.Option(metavar="N,N", help="How many jobs are queued.", show_default=True)
+    ] = "10000,100000,1000000",
+    drained: Annotated[
+        int, typer.Option(min=1, help="How many of them are run.", show_default=True)
+    ] = 10_000,
+    workers: WorkersOption = 2,
+    runs: RunsOption = None,
+    json_output: JsonOption = False,
+    out: OutOption = None,
+) -> None:
+    """Measure whether a long queue makes a node slow to start, large, or slow at its work.
+
+    Queueing a million jobs takes a minute or two, and half a gigabyte of disk.
+
+    Examples:
+      jobsched bench scale
+      jobsched bench scale --sizes 10000,100000 --json
+
+    """
+    from jobsched.bench.scale import run_scale  # noqa: PLC0415 (only this verb needs it)
+
+    settings = {"sizes": counts("--sizes", sizes), "drained": drained, "workers": workers}
+    present("scale", run_scale, settings, runs=runs, json_output=json_output, out=out)
+
+
+for _verb in (enqueue, drain, latency, urgent, rebalance, scale, floor):
     add_verb(bench, _verb)
