@@ -44,23 +44,25 @@ def run_rebalance(
     """Have `ratio` times as many jobs wait in one category as in another of the same priority; then
     queue so many in the other, in one commit, that it is the other way round.
 
-    Returns `reached_ms`, from the end of that commit until 90 % of the workers run jobs where they
-    belong, and `ticks`, how many intervals of the balancer that is, begun ones counted; how many
-    workers it moved meanwhile, `moves`; the time between two jobs of a worker that stays, `gap_ms`, and of
+    Returns `reached_ms`, from the call that queues them until 90 % of the workers run jobs where they
+    belong; of which `queued_ms` are the call's, and the rest is `ticks` intervals of the balancer, begun
+    ones counted; how many workers it moved meanwhile, `moves`; the time between two jobs of a worker that stays, `gap_ms`, and of
     one that changes its category, `move_gap_ms` (medians); and `move_cost_ms`, the difference.
     """
     if sleep_s <= 0:
         raise InvalidOption(f"--sleep: jobs must run for longer than 0 s, got {sleep_s:g} s")
     with ground(workers, _CATEGORIES.format(every_ms=every_s * 1000)) as config:
         dispatcher = Dispatcher(config)
-        few = max(workers, round(_LOAD_S * workers / sleep_s / ratio / ratio))
+        rate = workers / sleep_s
+        few = math.ceil((_WARM_S + _LOAD_S / ratio) * rate / (ratio + 1))
         _queue(dispatcher, {"old": few * ratio, "new": few}, sleep_s)
         with node(config) as process:
             connection = await_answer(config, process)
-            await_completed(config, round(_WARM_S * workers / sleep_s))
+            await_completed(config, round(_WARM_S * rate))
             waiting = _backlog(connection)
-            _queue(dispatcher, {"new": max(1, waiting["old"] * ratio - waiting["new"])}, sleep_s)
             since = time.time_ns() // 1000
+            _queue(dispatcher, {"new": max(1, waiting["old"] * ratio - waiting["new"])}, sleep_s)
+            queued = time.time_ns() // 1000
             ideal = ideal_split(workers, _backlog(connection))
             _await_split(connection, ideal, tell)
             time.sleep(2 * sleep_s + every_s / 2)  # those jobs end, and some more after them
@@ -74,7 +76,8 @@ def run_rebalance(
     stayed, moved = (statistics.median(gaps) if gaps else 0.0 for gaps in gaps_ms(runs, since))
     return {
         "reached_ms": round((reached - since) / 1000, 1),
-        "ticks": math.ceil((reached - since) / 1e6 / every_s),
+        "queued_ms": round((queued - since) / 1000, 1),
+        "ticks": max(1, math.ceil((reached - queued) / 1e6 / every_s)),
         "moves": sum(decision.moves for decision in decisions if since <= decision.at <= reached),
         "gap_ms": round(stayed, 3),
         "move_gap_ms": round(moved, 3),
