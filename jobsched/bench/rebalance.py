@@ -46,8 +46,9 @@ def run_rebalance(
 
     Returns `reached_ms`, from the call that queues them until 90 % of the workers run jobs where they
     belong; of which `queued_ms` are the call's, and the rest is `ticks` intervals of the balancer, begun
-    ones counted; how many workers it moved meanwhile, `moves`; the time between two jobs of a worker that stays, `gap_ms`, and of
-    one that changes its category, `move_gap_ms` (medians); and `move_cost_ms`, the difference.
+    ones counted; how many workers it moved meanwhile, `moves`; the time between two jobs of a worker that
+    stays, `gap_ms`, and of one that changes its category, `move_gap_ms` (medians); and `move_cost_ms`,
+    the difference.
     """
     if sleep_s <= 0:
         raise InvalidOption(f"--sleep: jobs must run for longer than 0 s, got {sleep_s:g} s")
