@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import partial
 
 from jobsched.bench.floor import BULK, run_floor
-from jobsched.bench.ground import Run, ended_runs, ground, node, wait_for_end
-from jobsched.bench.report import Tell, silent
+from jobsched.bench.ground import ground, node, wait_for_end
+from jobsched.bench.report import Tell, silent, waits
+from jobsched.bench.runs import ended_runs, gaps_ms, idle_share
 from jobsched.bench.tasks import nothing, rest
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError
 
-__all__ = ["idle_share", "queue_jobs", "run_drain"]
+__all__ = ["queue_jobs", "run_drain"]
 
 
 def run_drain(
@@ -22,9 +22,10 @@ def run_drain(
 ) -> dict[str, float | int]:
     """Queue jobs, start a node, and measure from the first job's start to the last one's end.
 
-    Returns `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s`, `seconds`. Where
-    jobs take time, also `idle_share`: of the workers' time, in which none ran though some waited.
-    With the `floor` it is measured right after: `floor_jobs_per_s`, and `of_floor`, our share of it.
+    Returns `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s`, `seconds`. Where jobs take time, also
+    `idle_share`: of the workers' time, in which none ran though some waited; and `gap_p50_ms` to
+    `gap_max_ms` between two jobs of a worker. With the `floor` it is measured right after:
+    `floor_jobs_per_s`, and `of_floor`, our share of it.
     """
     with ground(workers) as config:
         began = time.perf_counter()
@@ -44,6 +45,7 @@ def run_drain(
     }
     if sleep_s:
         figures["idle_share"] = round(idle_share(runs, workers), 4)
+        figures |= waits(gaps_ms(runs)[0], "gap_")
     if floor:
         least = run_floor(jobs, workers)["jobs_per_s"]
         figures |= {"floor_jobs_per_s": least, "of_floor": round(rate / least, 3)}
@@ -58,13 +60,3 @@ def queue_jobs(config: Config, count: int, sleep_s: float = 0.0, tell: Tell = si
         tell("jobs queued", first, count)
         dispatcher.dispatch_many([dispatcher.prepare(task) for _ in range(min(BULK, count - first))])
     dispatcher.close()
-
-
-def idle_share(runs: Sequence[Run], workers: int) -> float:
-    """Return the share of the workers' time in which no job ran, from the first start to the last:
-    as long as jobs waited.
-    """
-    first = min(run.started_at for run in runs)
-    last = max(run.started_at for run in runs)
-    busy = sum(min(run.ended_at, last) - run.started_at for run in runs)
-    return 1 - busy / max(1, workers * (last - first))

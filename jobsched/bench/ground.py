@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from jobsched.bench.report import Tell, silent
 from jobsched.config import Config, load_config
@@ -19,15 +18,11 @@ from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError, Unavailable
 from jobsched.job import State
 from jobsched.node_connection import NodeConnection
-from jobsched.store.base import Query, StoredJob
 from jobsched.store.lmdb import open_store
 
 __all__ = [
-    "Run",
     "await_answer",
     "await_completed",
-    "ended_runs",
-    "ended_times",
     "ground",
     "node",
     "pace",
@@ -48,16 +43,6 @@ _START_S = 30.0
 _STEP_S = 0.02
 _KNOCK_S = 0.002
 _TELL_S = 0.5
-
-
-class Run(NamedTuple):
-    """One run of a job, at the worker of that number; times are UTC microseconds."""
-
-    job: bytes
-    category: str
-    worker: int
-    started_at: int
-    ended_at: int
 
 
 @contextlib.contextmanager
@@ -155,28 +140,3 @@ def await_completed(config: Config, count: int, tell: Tell = silent, within_s: f
         if time.monotonic() > deadline:
             raise JobschedError(f"{completed:,} of {count:,} jobs have completed within {within_s:g} s")
         time.sleep(_STEP_S)
-
-
-def ended_runs(config: Config) -> list[Run]:
-    """Return the last run of each completed job."""
-    store = open_store(config.store.path)
-    try:
-        found: list[Run] = []
-        query: Query | None = Query(state=State.COMPLETED, limit=200)
-        while query is not None:
-            page = store.find(query)
-            found += [_run(job) for job in page.jobs]
-            query = Query(state=State.COMPLETED, limit=200, after=page.next) if page.next else None
-        return found
-    finally:
-        store.close()
-
-
-def _run(job: StoredJob) -> Run:
-    status = job.status
-    return Run(job.id, status.category, status.worker, status.started_at, status.ended_at)
-
-
-def ended_times(config: Config) -> dict[bytes, tuple[int, int]]:
-    """Return when each completed job started and ended, in UTC microseconds."""
-    return {run.job: (run.started_at, run.ended_at) for run in ended_runs(config)}

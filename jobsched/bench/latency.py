@@ -10,8 +10,9 @@ from multiprocessing import get_context
 import lmdb
 
 from jobsched.bench.floor_store import commit_ms
-from jobsched.bench.ground import ended_runs, ground, node, pace, unheard_interrupts, wait_ready
+from jobsched.bench.ground import ground, node, pace, unheard_interrupts, wait_ready
 from jobsched.bench.report import Tell, silent, waits
+from jobsched.bench.runs import ended_runs
 from jobsched.bench.tasks import nothing
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from jobsched.bench.ground import Run, await_answer, await_completed, ended_runs, ground, node
+from jobsched.bench.ground import await_answer, await_completed, ground, node
 from jobsched.bench.report import Tell, silent
+from jobsched.bench.runs import Run, ended_runs, gaps_ms
 from jobsched.bench.tasks import rest
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
@@ -21,7 +22,7 @@ from jobsched.report import Decision
 from jobsched.store.base import KEPT_DECISIONS
 from jobsched.store.lmdb import open_store
 
-__all__ = ["gaps_ms", "ideal_split", "is_near", "reached_at", "run_rebalance"]
+__all__ = ["ideal_split", "is_near", "reached_at", "run_rebalance"]
 
 _CATEGORIES = """\
 [balancer]
@@ -148,19 +149,3 @@ def reached_at(runs: Iterable[Run], ideal: Mapping[str, float], since: int) -> i
         serving[run.worker] = run.category
         at = max(since, run.started_at)
     return at if is_near(Counter(serving.values()), ideal) else None
-
-
-def gaps_ms(runs: Iterable[Run], since: int) -> tuple[list[float], list[float]]:
-    """Return the milliseconds between two jobs of a worker, from an instant on: where it stays in its
-    category, and where it changes it.
-    """
-    stayed: list[float] = []
-    moved: list[float] = []
-    last: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda run: run.started_at):
-        before = last.get(run.worker)
-        if before is not None and before.ended_at >= since:
-            gaps = stayed if before.category == run.category else moved
-            gaps.append((run.started_at - before.ended_at) / 1000)
-        last[run.worker] = run
-    return stayed, moved

@@ -126,8 +126,10 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def waits(values_ms: Iterator[float] | Sequence[float], prefix: str = "") -> dict[str, float]:
-    """Return the median, the slow ends and the maximum of some waits, in milliseconds."""
+    """Return the median, the slow ends and the maximum of some waits, in milliseconds; nothing of none."""
     ordered = sorted(values_ms)
+    if not ordered:
+        return {}
     figures = {f"{prefix}p{share}_ms": round(quantile(ordered, share / 100), 3) for share in _QUANTILES}
     return {**figures, f"{prefix}max_ms": round(ordered[-1], 3)}
 

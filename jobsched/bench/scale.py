@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import psutil
 
 from jobsched.bench.drain import queue_jobs
-from jobsched.bench.ground import await_answer, ended_runs, ground, node, state_count
+from jobsched.bench.ground import await_answer, ground, node, state_count
 from jobsched.bench.report import Tell, silent
+from jobsched.bench.runs import ended_runs
 from jobsched.config import Config
 from jobsched.errors import JobschedError
 from jobsched.job import State

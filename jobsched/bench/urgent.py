@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from jobsched.bench.drain import queue_jobs
 from jobsched.bench.ground import (
-    Run,
     await_answer,
     await_completed,
-    ended_runs,
     ground,
     node,
     pace,
     state_count,
 )
 from jobsched.bench.report import Tell, silent, waits
+from jobsched.bench.runs import busy_us, ended_runs
 from jobsched.bench.tasks import nothing
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError
 from jobsched.job import State
 
-__all__ = ["busy_us", "run_urgent"]
+__all__ = ["run_urgent"]
 
 _CATEGORIES = """\
 [categories.urgent]
@@ -90,8 +88,3 @@ def _dispatched(config: Config, jobs: int, rate: float, tell: Tell) -> dict[byte
         for job_id in called:
             dispatcher.look(job_id, _WAIT_S)
     return called
-
-
-def busy_us(runs: Sequence[Run], first: int, last: int) -> int:
-    """Return for how long jobs ran between two instants, all workers together; in microseconds."""
-    return sum(max(0, min(run.ended_at, last) - max(run.started_at, first)) for run in runs)

@@ -72,6 +72,10 @@ def test_waits_need_no_order():
     }  # fmt: skip
 
 
+def test_no_waits_have_no_figures():
+    assert waits([]) == {}
+
+
 def test_counts_are_read_from_a_list():
     assert counts("--clients", "1, 4,1_000") == [1, 4, 1000]
 

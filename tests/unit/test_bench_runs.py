@@ -1,9 +1,7 @@
 import pytest
 
-from jobsched.bench.drain import idle_share
-from jobsched.bench.ground import Run
-from jobsched.bench.rebalance import gaps_ms, ideal_split, is_near, reached_at
-from jobsched.bench.urgent import busy_us
+from jobsched.bench.rebalance import ideal_split, is_near, reached_at
+from jobsched.bench.runs import Run, busy_us, gaps_ms, idle_share
 
 
 def run(worker, category, start, end):
