@@ -50,7 +50,8 @@ def idle_share(runs: Sequence[Run], workers: int) -> float:
     first = min(run.started_at for run in runs)
     last = max(run.started_at for run in runs)
     busy = sum(min(run.ended_at, last) - run.started_at for run in runs)
-    return 1 - busy / max(1, workers * (last - first))
+    whole = workers * (last - first)
+    return 1 - busy / whole if whole else 0.0
 
 
 def busy_us(runs: Sequence[Run], first: int, last: int) -> int:
