@@ -12,7 +12,7 @@ from jobsched.bench.drain import queue_jobs
 from jobsched.bench.enqueue_client import Client
 from jobsched.bench.floor import fill_floor
 from jobsched.bench.floor_store import FloorStore, commit_ms
-from jobsched.bench.ground import ground, node, state_count, wait_ready
+from jobsched.bench.ground import ground, node, reading, state_count, wait_ready
 from jobsched.bench.report import Tell, silent, waits
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
@@ -73,7 +73,8 @@ def _by_clients(config: Config, jobs: int, count: int) -> dict[str, float]:
 
 def _check(config: Config, jobs: int) -> None:
     """Raise JobschedError unless all jobs are there."""
-    queued = state_count(config, State.PENDING)
+    with reading(config) as store:
+        queued = state_count(store, State.PENDING)
     if queued != jobs:
         raise JobschedError(f"{queued:,} of {jobs:,} jobs are queued")
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobsched.bench.report import Tell, silent
@@ -18,7 +18,7 @@ from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError, Unavailable
 from jobsched.job import State
 from jobsched.node_connection import NodeConnection
-from jobsched.store.lmdb import open_store
+from jobsched.store.lmdb import LmdbStore, open_store
 
 __all__ = [
     "await_answer",
@@ -26,6 +26,7 @@ __all__ = [
     "ground",
     "node",
     "pace",
+    "reading",
     "state_count",
     "unheard_interrupts",
     "wait_for_end",
@@ -40,7 +41,7 @@ tasks = ["jobsched.bench.tasks"]
 """
 _BENCH = "[categories.bench]\n"
 _START_S = 30.0
-_STEP_S = 0.02
+_STEP_S = 0.05
 _KNOCK_S = 0.002
 _TELL_S = 0.5
 
@@ -113,30 +114,46 @@ def wait_ready(dispatcher: Dispatcher) -> None:
         time.sleep(_STEP_S)
 
 
-def wait_for_end(process: subprocess.Popen[bytes], config: Config, tell: Tell, jobs: int) -> None:
-    """Wait until a node ends that was started with --until-idle, and tell how many jobs have completed."""
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_TELL_S)
-            return
-        if tell is not silent:
-            tell("jobs", state_count(config, State.COMPLETED), jobs)
-
-
-def state_count(config: Config, state: State) -> int:
-    """Return how many jobs are in a state."""
+@contextlib.contextmanager
+def reading(config: Config) -> Iterator[LmdbStore]:
+    """Give the store, opened once: each opening waits for the node's commits, and the node for it."""
     store = open_store(config.store.path)
     try:
-        return sum(stats[state] for stats in store.stats().values())
+        yield store
     finally:
         store.close()
 
 
-def await_completed(config: Config, count: int, tell: Tell = silent, within_s: float = _START_S) -> None:
+def state_count(store: LmdbStore, state: State) -> int:
+    """Return how many jobs are in a state."""
+    return sum(stats[state] for stats in store.stats().values())
+
+
+def wait_for_end(process: subprocess.Popen[bytes], config: Config, tell: Tell, jobs: int) -> None:
+    """Wait until a node ends that was started with --until-idle, and tell how many jobs have completed."""
+    if tell is silent:
+        process.wait()
+        return
+    with reading(config) as store:
+        while process.poll() is None:
+            tell("jobs", state_count(store, State.COMPLETED), jobs)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TELL_S)
+
+
+def await_completed(
+    config: Config,
+    count: int,
+    tell: Tell = silent,
+    within_s: float = _START_S,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Wait until so many jobs have completed. Raises JobschedError if they have not in time."""
     deadline = time.monotonic() + within_s
-    while (completed := state_count(config, State.COMPLETED)) < count:
-        tell("jobs", completed, count)
-        if time.monotonic() > deadline:
-            raise JobschedError(f"{completed:,} of {count:,} jobs have completed within {within_s:g} s")
-        time.sleep(_STEP_S)
+    with reading(config) as store:
+        while (completed := state_count(store, State.COMPLETED)) < count:
+            tell("jobs", completed, count)
+            meanwhile()
+            if time.monotonic() > deadline:
+                raise JobschedError(f"{completed:,} of {count:,} jobs have completed within {within_s:g} s")
+            time.sleep(_STEP_S)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from jobsched.bench.ground import await_answer, await_completed, ground, node
+from jobsched.bench.ground import await_answer, await_completed, ground, node, reading
 from jobsched.bench.report import Tell, silent
 from jobsched.bench.runs import Run, ended_runs, gaps_ms
 from jobsched.bench.tasks import rest
@@ -20,7 +20,6 @@ from jobsched.job import State
 from jobsched.node_connection import NodeConnection
 from jobsched.report import Decision
 from jobsched.store.base import KEPT_DECISIONS
-from jobsched.store.lmdb import open_store
 
 __all__ = ["ideal_split", "is_near", "reached_at", "run_rebalance"]
 
@@ -118,11 +117,8 @@ def _await_split(connection: NodeConnection, ideal: Mapping[str, float], tell: T
 
 
 def _decisions(config: Config) -> list[Decision]:
-    store = open_store(config.store.path)
-    try:
+    with reading(config) as store:
         return store.decisions(KEPT_DECISIONS)
-    finally:
-        store.close()
 
 
 def ideal_split(workers: int, backlog: Mapping[str, int]) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from jobsched.bench.ground import reading
 from jobsched.config import Config
 from jobsched.job import State
 from jobsched.store.base import Query, StoredJob
-from jobsched.store.lmdb import open_store
 
 __all__ = ["Run", "busy_us", "ended_runs", "gaps_ms", "idle_share"]
 
@@ -25,17 +25,14 @@ class Run(NamedTuple):
 
 def ended_runs(config: Config) -> list[Run]:
     """Return the last run of each completed job."""
-    store = open_store(config.store.path)
-    try:
-        found: list[Run] = []
+    found: list[Run] = []
+    with reading(config) as store:
         query: Query | None = Query(state=State.COMPLETED, limit=200)
         while query is not None:
             page = store.find(query)
             found += [_run(job) for job in page.jobs]
             query = Query(state=State.COMPLETED, limit=200, after=page.next) if page.next else None
-        return found
-    finally:
-        store.close()
+    return found
 
 
 def _run(job: StoredJob) -> Run:

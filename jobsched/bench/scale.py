@@ -9,16 +9,13 @@ from collections.abc import Sequence
 import psutil
 
 from jobsched.bench.drain import queue_jobs
-from jobsched.bench.ground import await_answer, ground, node, state_count
+from jobsched.bench.ground import await_answer, await_completed, ground, node
 from jobsched.bench.report import Tell, silent
 from jobsched.bench.runs import ended_runs
 from jobsched.config import Config
-from jobsched.errors import JobschedError
-from jobsched.job import State
 
 __all__ = ["run_scale"]
 
-_STEP_S = 0.1
 _DRAIN_S = 120.0
 
 
@@ -70,17 +67,9 @@ def _at_size(size: int, drained: int, workers: int, tell: Tell) -> dict[str, flo
 
 def _watched(config: Config, process: psutil.Process, drained: int, tell: Tell) -> int:
     """Wait until so many jobs have completed; return the most private memory seen, in bytes."""
-    most = 0
-    deadline = time.monotonic() + _DRAIN_S
-    while True:
-        most = max(most, _private_bytes(process))
-        completed = state_count(config, State.COMPLETED)
-        tell("jobs", completed, drained)
-        if completed >= drained:
-            return most
-        if time.monotonic() > deadline:
-            raise JobschedError(f"{completed:,} of {drained:,} jobs have completed within {_DRAIN_S:g} s")
-        time.sleep(_STEP_S)
+    seen = [_private_bytes(process)]
+    await_completed(config, drained, tell, _DRAIN_S, meanwhile=lambda: seen.append(_private_bytes(process)))
+    return max(seen)
 
 
 def _private_bytes(process: psutil.Process) -> int:

@@ -12,6 +12,7 @@ from jobsched.bench.ground import (
     ground,
     node,
     pace,
+    reading,
     state_count,
 )
 from jobsched.bench.report import Tell, silent, waits
@@ -58,7 +59,8 @@ def run_urgent(
             await_answer(config, process).close()
             await_completed(config, min(_WARM_JOBS, bulk))
             called = _dispatched(config, jobs, rate, tell)
-            waiting = state_count(config, State.PENDING)
+            with reading(config) as store:
+                waiting = state_count(store, State.PENDING)
         runs = ended_runs(config)
     if not waiting:
         raise JobschedError(f"all of {bulk:,} bulk jobs ended before the last urgent one: queue more")
