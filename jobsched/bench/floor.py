@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from jobsched.bench.floor_store import FloorStore
 from jobsched.bench.floor_worker import FloorWorker
-from jobsched.bench.ground import ground
+from jobsched.bench.ground import children_cpu_s, ground
 from jobsched.bench.report import Tell, silent
 from jobsched.bench.tasks import nothing
 from jobsched.clock import SystemClock
@@ -37,19 +37,22 @@ def run_floor(
 ) -> dict[str, float | int]:
     """Write no-op jobs, then take them through the processes, `batch` at a time for each.
 
-    Returns `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s` from the
-    first claim to the last commit, `seconds`, `commits`, and `commit_seconds`: how much of that time
-    they took.
+    Returns `enqueue_jobs_per_s` (10,000 a commit), `jobs_per_s` from the first claim to the last commit,
+    `seconds`, `commits`, and `commit_seconds`: how much of that time they took; `cpu_us`, the processor
+    time for a job in all processes.
     """
+    cpu_s = -children_cpu_s()
     with ground(workers) as config, ExitStack() as stack:
         crew = [stack.enter_context(FloorWorker()) for _ in range(workers)]  # forked before LMDB is open
         store = stack.enter_context(FloorStore(config.directory / "floor"))
         enqueued = fill_floor(store, config, jobs)
         store.commits, store.commit_s = 0, 0.0
-        began = time.perf_counter()
+        began, own_s = time.perf_counter(), time.process_time()
         _drain(store, crew, batch, lambda ended: tell("jobs", ended, jobs))
         seconds = time.perf_counter() - began
+        cpu_s += time.process_time() - own_s
         ended = store.ended
+    cpu_s += children_cpu_s()
     if ended != jobs:
         raise JobschedError(f"the floor has ended {ended:,} of {jobs:,} jobs")
     return {
@@ -58,6 +61,7 @@ def run_floor(
         "seconds": round(seconds, 3),
         "commits": store.commits,
         "commit_seconds": round(store.commit_s, 3),
+        "cpu_us": round(cpu_s / jobs * 1e6, 1),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from jobsched.store.lmdb import LmdbStore, open_store
 __all__ = [
     "await_answer",
     "await_completed",
+    "children_cpu_s",
     "ground",
     "node",
     "pace",
@@ -102,6 +104,12 @@ def pace(rate: float) -> Iterator[float]:
     for number in itertools.count():
         time.sleep(max(0.0, began + number / rate - time.monotonic()))
         yield time.monotonic() - began
+
+
+def children_cpu_s() -> float:
+    """Return the processor time of all child processes that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def wait_ready(dispatcher: Dispatcher) -> None:
