@@ -48,8 +48,10 @@ def floor(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure what no scheduler could avoid: the same rows in LMDB, flushed to disk, and the same
-    frames to processes that answer each job, with nothing in between.
+    """Measure what no scheduler could avoid.
+
+    The same rows in LMDB, flushed to disk, and the same frames to processes that answer each job, with
+    nothing in between.
 
     Examples:
       jobsched bench floor
@@ -72,9 +74,10 @@ def drain(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure how fast workers empty a queue of jobs that do nothing, or sleep.
+    """Measure how fast workers empty a queue.
 
-    Of jobs that sleep it also says which share of the workers' time is lost between two.
+    Its jobs do nothing, or sleep: then it also says which share of the workers' time is lost between
+    two of them.
 
     Examples:
       jobsched bench drain --floor
@@ -99,10 +102,10 @@ def latency(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure the time from a dispatch to the start of its job, on a node that has nothing to do.
+    """Measure the time from a dispatch to the start of its job.
 
-    Beside it, in turn: what a bare commit of LMDB takes here, and a call by Python's
-    ProcessPoolExecutor, which writes nothing down.
+    On a node that has nothing else to do. Beside it, in turn: what a bare commit of LMDB takes here,
+    and a call by Python's ProcessPoolExecutor, which writes nothing down.
 
     Examples:
       jobsched bench latency
@@ -128,9 +131,10 @@ def enqueue(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure how fast a node takes jobs, each of them on disk when its call returns, while none runs.
+    """Measure how fast jobs get onto the disk.
 
-    First from clients that dispatch one job at a time, 1, 4 and 16 of them, then in bulk.
+    A node takes them while none runs: from clients that dispatch one at a time, 1, 4 and 16 of them,
+    then in bulk. Each call returns when its jobs are on disk.
 
     Examples:
       jobsched bench enqueue
@@ -157,8 +161,9 @@ def urgent(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure how long urgent jobs wait while a long queue of others keeps all workers busy, and how
-    much of the workers' time those others still get.
+    """Measure how long urgent jobs wait beside a long queue.
+
+    The others keep all workers busy; it also says how much of the workers' time they still get.
 
     Examples:
       jobsched bench urgent
@@ -190,8 +195,9 @@ def rebalance(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure how soon 90 % of the workers are where they belong after a step in the load, and what
-    moving one costs.
+    """Measure how soon the workers follow a step in the load.
+
+    That is, until 90 % of them are where they belong; and what moving one costs.
 
     Examples:
       jobsched bench rebalance
@@ -220,9 +226,10 @@ def scale(
     json_output: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Measure whether a long queue makes a node slow to start, large, or slow at its work.
+    """Measure what a long queue does to a node.
 
-    Queueing a million jobs takes a minute or two, and half a gigabyte of disk.
+    Whether it makes it slow to start, large, or slow at its work. Queueing a million jobs takes a
+    minute or two, and half a gigabyte of disk.
 
     Examples:
       jobsched bench scale
