@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Self, cast
 
@@ -28,6 +29,7 @@ class Client:
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
         self._process = context.Process(target=_dispatch, args=(far_end, config, jobs), daemon=True)
+        resource_tracker.ensure_running()  # when it starts it lets interrupts through again
         with unheard_interrupts():
             self._process.start()
         far_end.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 
 import lmdb
 
@@ -57,6 +57,7 @@ def _measured(
         dispatcher = Dispatcher(config)
         stack.callback(dispatcher.close)
         executor = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+        resource_tracker.ensure_running()  # when it starts it lets interrupts through again
         with unheard_interrupts():
             _submit_ms(executor)  # its process is up
         stack.enter_context(node(config))

@@ -1,7 +1,12 @@
 """Each scenario of `jobsched bench` once, at a tiny size: its figures are there and make sense."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 
+import psutil
 import pytest
 
 
@@ -83,6 +88,40 @@ def test_a_table_fits_80_columns_and_the_report_is_written_where_it_is_asked_for
     report = json.loads((empty.folder / "it.json").read_text())
     assert len(report["runs"]) == 2
     assert report["settings"] == {"jobs": 10, "workers": 2, "batch": 256}
+
+
+def alive_in(session):
+    """The processes of a session that have not ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return found
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("scenario", ["drain", "enqueue"])
+def test_an_interrupt_leaves_no_process_and_no_folder(empty, scenario):
+    before = set(empty.folder.iterdir())
+    command = empty.command("bench", scenario, "--jobs", "20000")
+    with subprocess.Popen(
+        command, cwd=empty.folder, env=empty.environment, stderr=subprocess.PIPE, start_new_session=True
+    ) as running:
+        wait_until(lambda: list(empty.folder.glob(".jobsched-bench-*/store/node.sock")))
+        os.killpg(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    assert (running.returncode, errors) == (130, b"")
+    assert set(empty.folder.iterdir()) == before
+    wait_until(lambda: not alive_in(running.pid))
 
 
 @pytest.mark.parametrize(
