@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from jobsched.cli.bench_load import load
 from jobsched.cli.bench_report import OutOption, RunsOption, WorkersOption, counts, present
 from jobsched.cli.options import ConfigOption, JsonOption, add_verb, duration
 from jobsched.cli.output import console
@@ -15,6 +16,14 @@ __all__ = ["bench", "demo"]
 JobsOption = Annotated[int, typer.Option(min=1, help="How many jobs.", show_default=True)]
 
 bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None)
+
+
+@bench.callback()
+def _before_the_scenario(
+    *,
+    config: ConfigOption = None,
+) -> None:
+    """Measure this machine."""
 
 
 def demo(
@@ -242,5 +251,5 @@ def scale(
     present("scale", run_scale, settings, runs=runs, json_output=json_output, out=out)
 
 
-for _verb in (enqueue, drain, latency, urgent, rebalance, scale, floor):
+for _verb in (enqueue, drain, latency, urgent, rebalance, scale, floor, load):
     add_verb(bench, _verb)

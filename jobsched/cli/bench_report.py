@@ -13,7 +13,16 @@ from jobsched.cli.progress import Progress
 from jobsched.cli.table import print_table
 from jobsched.errors import InvalidOption
 
-__all__ = ["OutOption", "RunsOption", "WorkersOption", "counts", "figure", "present"]
+__all__ = [
+    "OutOption",
+    "RunsOption",
+    "WorkersOption",
+    "check_out",
+    "counts",
+    "figure",
+    "present",
+    "print_report",
+]
 
 RunsOption = Annotated[
     int | None, typer.Option(min=1, help="How often. Default: 5 where a run takes less than 10 s, else 1.")
