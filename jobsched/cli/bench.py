@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobsched.cli.bench_load import load
+from jobsched.cli.bench_peers import peers
 from jobsched.cli.bench_report import OutOption, RunsOption, WorkersOption, counts, present
 from jobsched.cli.options import ConfigOption, JsonOption, add_verb, duration
 from jobsched.cli.output import console
@@ -251,5 +252,5 @@ def scale(
     present("scale", run_scale, settings, runs=runs, json_output=json_output, out=out)
 
 
-for _verb in (enqueue, drain, latency, urgent, rebalance, scale, floor, load):
+for _verb in (enqueue, drain, latency, urgent, rebalance, scale, floor, load, peers):
     add_verb(bench, _verb)
