@@ -22,7 +22,7 @@ from jobsched.clock import MICROSECONDS, SystemClock
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import rebuilt
-from jobsched.job import format_id
+from jobsched.job_id import format_id
 from jobsched.prepared import new_job
 from jobsched.store.base import Refused, Request
 from jobsched.transport import transport_for

@@ -20,7 +20,7 @@ from jobsched.config import Config, load_config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import InvalidOption, JobschedError, Unavailable, UnknownTask
 from jobsched.linux import die_with_parent
-from jobsched.transport import NodeConnection
+from jobsched.node_connection import NodeConnection
 
 __all__ = ["OWN_WORKERS", "TASKS", "own_node", "running_node", "write_toml"]
 

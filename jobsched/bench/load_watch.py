@@ -13,11 +13,11 @@ from typing import NamedTuple, Self
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError
-from jobsched.job import State
+from jobsched.job import State, is_final
+from jobsched.node_connection import NodeConnection
 from jobsched.report import CategoryReport, NodeReport
 from jobsched.store.base import StoredJob
 from jobsched.store.lmdb import open_store
-from jobsched.transport import NodeConnection, is_final
 
 __all__ = ["CategoryNow", "LoadWatch", "Progress", "Sample", "Sent"]
 

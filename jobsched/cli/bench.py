@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -22,9 +23,10 @@ bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None)
 @bench.callback()
 def _before_the_scenario(
     *,
-    config: ConfigOption = None,
+    config: ConfigOption = None,  # noqa: ARG001 (the verbs inherit it)
 ) -> None:
     """Measure this machine."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as after Ctrl-C
 
 
 def demo(

@@ -11,8 +11,8 @@ import pytest
 
 from jobsched.config import load_config
 from jobsched.job import State
+from jobsched.node_connection import NodeConnection
 from jobsched.store.lmdb import open_store
-from jobsched.transport import NodeConnection
 
 SECONDS = 30.0
 
@@ -143,13 +143,14 @@ def test_what_cannot_be_is_said_before_anything_runs(project, words, message):
     assert message in project("bench", "load", *words, code=2).err
 
 
-def test_an_interrupt_leaves_no_process_and_no_folder(empty):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_process_and_no_folder(empty, number):
     process = subprocess.Popen(
         empty.command("bench", "load", "--for", "60s"), cwd=empty.folder, env=empty.environment,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     assert "dispatched" in process.stderr.readline()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert "Traceback" not in told
