@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,7 @@ _THEIRS = "#a9b4c2"
 _COLOURS = ("#2e6f95", "#e07a1f", "#4f8a4c", "#8e5ea2", "#b5893a", "#56a3a6", "#c05780", "#6b6b6b")
 _GRID = "#e3e6ea"
 _DPI = 150
+_FLUSHES = {"always": "at every write", "everysec": "every second", "no": "when the system wants to"}
 
 
 def require_matplotlib(file: Path | None = None) -> None:
@@ -77,26 +79,28 @@ def _draw_load(queues: Axes, workers: Axes, figures: Mapping[str, Any]) -> None:
 def plot_peers(report: Mapping[str, Any], file: Path) -> None:
     """Draw bars of a comparison with others: ours stands out; those skipped are named."""
     panels = [
-        ("jobs_per_s", "drain: jobs/s", False),
-        ("enqueue_jobs_per_s", "enqueue, one call at a time: jobs/s", False),
-        ("p99_ms", "dispatch to start at {rate:g}/s: p50 and p99 in ms", True),
+        ("jobs_per_s", "drain, jobs/s", False),
+        ("enqueue_jobs_per_s", "enqueue one at a time, jobs/s", False),
+        ("p99_ms", "wait at {rate:g}/s, ms: p50 / p99", True),
     ]
     rows = max(len(report["median"]), 2)
-    figure = _figure(12, 1.7 + 0.42 * rows)
+    figure = _figure(13, 2 + 0.42 * rows)
     for axes, (key, title, is_wait) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw_bars(axes, report, key, is_wait=is_wait)
         axes.set_title(title.format(**report["settings"]), fontsize=10, loc="left")
     skipped = ", ".join(report.get("skipped", {}))
+    flush = _FLUSHES[report["settings"]["appendfsync"]]
     _title(
         figure,
-        "jobsched and others: two workers each, jobs that do nothing",
-        _settings(report) + (f"; skipped: {skipped}" if skipped else ""),
+        "jobsched and others: two workers each, jobs that do nothing (log scales)",
+        f"Redis flushes its log {flush}, the others flush every commit\n{_settings(report)}"
+        + (f"; skipped: {skipped}" if skipped else ""),
     )
     _save(figure, file)
 
 
 def _draw_bars(axes: Axes, report: Mapping[str, Any], key: str, *, is_wait: bool) -> None:
-    """Draw one figure of each, the best on top."""
+    """Draw one figure of each, the best on top. It is there for ours at least."""
     found = {name: row for name, row in report["median"].items() if row.get(key) is not None}
     names = sorted(found, key=lambda name: found[name][key], reverse=is_wait)
     colours = [_OURS if name.startswith("jobsched") else _THEIRS for name in names]
@@ -105,7 +109,8 @@ def _draw_bars(axes: Axes, report: Mapping[str, Any], key: str, *, is_wait: bool
     if is_wait:
         axes.barh(names, [found[name]["p50_ms"] for name in names], color=colours, height=0.68)
     axes.set_xscale("log")
-    axes.set_xlim(min(values, default=1) / 3, max(values, default=1) * 6)
+    least = min(found[name]["p50_ms" if is_wait else key] for name in names)
+    axes.set_xlim(10 ** math.floor(math.log10(least)) / 1.5, max(values) * 9)
     for place, name in enumerate(names):
         row = found[name]
         text = f"{row['p50_ms']:,.1f} / {row['p99_ms']:,.1f}" if is_wait else f"{row[key]:,.0f}"
@@ -118,13 +123,16 @@ def _draw_bars(axes: Axes, report: Mapping[str, Any], key: str, *, is_wait: bool
             va="center",
             fontsize=8,
             weight=weight,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},  # no line through a number
         )
     for label in axes.get_yticklabels():
         if label.get_text().startswith("jobsched"):
             label.set(weight="bold", color=_OURS)
     _plain(axes)
+    axes.grid(axis="x", color=_GRID)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.tick_params(axis="y", length=0)
-    axes.tick_params(axis="x", which="both", bottom=False, labelbottom=False)
+    axes.tick_params(axis="x", which="both", length=0, labelcolor="#666666", labelsize=8)
     axes.spines["bottom"].set_visible(False)
 
 

@@ -131,7 +131,9 @@ def picture(
         return Text(f"{title}: starting ...", "dim")
     sent = sum(progress.dispatched.values())
     filled = sent * _BAR // max(1, jobs)
-    head = Text.assemble((title, "bold"), f"   {progress.elapsed_s:.1f} s of {span_s:g} s")
+    is_over = progress.elapsed_s > span_s and sent >= jobs
+    rest = ", waiting for the last jobs" if is_over else f" of {span_s:g} s"
+    head = Text.assemble((title, "bold"), f"   {progress.elapsed_s:.1f} s{rest}")
     bar = Text.assemble(
         " ", ("█" * filled, "cyan"), ("·" * (_BAR - filled), "dim"), f" {sent:,} of {jobs:,} dispatched"
     )

@@ -25,7 +25,7 @@ FAST = {"jobs_per_s": 9000, "enqueue_jobs_per_s": 900, "p50_ms": 1.0, "p99_ms": 
 SLOW = {"jobs_per_s": 90, "enqueue_jobs_per_s": 800, "p50_ms": 9.0, "p99_ms": 20.0}
 PEERS = REPORT | {
     "runs": [{}, {}],
-    "settings": {"rate": 20},
+    "settings": {"rate": 20, "appendfsync": "everysec"},
     "median": {"slow (x)": SLOW, "jobsched": FAST},
     "skipped": {"absent (y)": "not installed"},
 }
