@@ -30,6 +30,7 @@ TASKS = "jobsched.bench.tasks"
 OWN_WORKERS = 2
 """Workers of a node of our own, unless somebody says otherwise."""
 
+_KEPT = ("workers", "grace", "quota", "balancer", "retention", "pressure", "categories")
 _START_S = 30.0
 _STEP_S = 0.02
 _TOLD_BYTES = 2000
@@ -78,7 +79,8 @@ def _document(given: Config | None, categories: Collection[str], workers: int | 
     if given is None or given.path is None:
         settings: dict[str, Any] = {"workers": OWN_WORKERS, "categories": {name: {} for name in categories}}
     else:
-        settings = tomllib.loads(given.path.read_text(encoding="utf-8-sig"))
+        found = tomllib.loads(given.path.read_text(encoding="utf-8-sig"))
+        settings = {key: value for key, value in found.items() if key in _KEPT}
     settings |= {"store": "lmdb:store", "tasks": [TASKS]}
     return settings | ({} if workers is None else {"workers": workers})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from jobsched.cli.options import ConfigOption, JsonOption, configuration, durati
 from jobsched.cli.output import print_json, say
 from jobsched.cli.table import print_table
 from jobsched.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from jobsched.bench.load import Load
 
 __all__ = ["load"]
 
@@ -114,7 +117,7 @@ def load(
         _print(report["median"])
 
 
-def _run(work: Any) -> dict[str, Any]:
+def _run(work: Load) -> dict[str, Any]:
     """Run the load once, and show how far it is."""
     from jobsched.bench.load import run_load  # noqa: PLC0415 (only this verb needs it)
     from jobsched.cli.bench_load_view import view_for  # noqa: PLC0415

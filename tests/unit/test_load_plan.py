@@ -10,11 +10,11 @@ import pytest
 from jobsched.bench import load_wanted
 from jobsched.bench.arrivals import parse_arrivals
 from jobsched.bench.draws import LONGEST_S, parse_run_time, parse_share
-from jobsched.bench.load_ground import write_toml
+from jobsched.bench.load_ground import _document, write_toml
 from jobsched.bench.load_plan import Planned, generated, mix, parse_mix
 from jobsched.bench.load_wanted import Wanted, plan_of, settings_of, span_of
 from jobsched.bench.trace import read_trace
-from jobsched.config import parse_config
+from jobsched.config import load_config, parse_config
 from jobsched.errors import InvalidOption, UnknownCategory
 
 
@@ -175,6 +175,19 @@ def test_a_report_keeps_what_was_asked_for(tmp_path):
 
 def test_a_configuration_is_the_same_when_it_is_written_again():
     assert tomllib.loads(write_toml(tomllib.loads(CONFIG))) == tomllib.loads(CONFIG)
+
+
+def test_a_node_of_its_own_has_the_settings_of_a_configuration_but_not_its_store_and_tasks(tmp_path):
+    file = tmp_path / "categories.toml"
+    file.write_text(CONFIG)
+    own = parse_config(write_toml(_document(load_config(file), ["mail"], None)), tmp_path)
+    assert own.categories == load_config(file).categories
+    assert (own.workers, own.tasks, own.store.path) == (3, ("jobsched.bench.tasks",), tmp_path / "store")
+    assert parse_config(write_toml(_document(load_config(file), ["mail"], 5)), tmp_path).workers == 5
+    assert list(parse_config(write_toml(_document(None, ["x", "y"], None)), tmp_path).categories) == [
+        "x",
+        "y",
+    ]
 
 
 # Traces.
