@@ -78,18 +78,20 @@ def _draw_load(queues: Axes, workers: Axes, figures: Mapping[str, Any]) -> None:
 
 def plot_peers(report: Mapping[str, Any], file: Path) -> None:
     """Draw bars of a comparison with others: ours stands out; those skipped are named."""
+    settings = report["settings"]
     panels = [
-        ("jobs_per_s", "drain, jobs/s", False),
-        ("enqueue_jobs_per_s", "enqueue one at a time, jobs/s", False),
-        ("p99_ms", "wait at {rate:g}/s, ms: p50 / p99", True),
+        ("jobs_per_s", "drain: jobs a second"),
+        ("cpu_us", "drain: processor time for a job in all processes, µs"),
+        ("enqueue_jobs_per_s", "enqueue, one call at a time: jobs a second"),
+        ("p99_ms", f"from call to start at {settings['rate']:g} a second, ms: p50 / p99"),
     ]
     rows = max(len(report["median"]), 2)
-    figure = _figure(13, 2 + 0.42 * rows)
-    for axes, (key, title, is_wait) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        _draw_bars(axes, report, key, is_wait=is_wait)
-        axes.set_title(title.format(**report["settings"]), fontsize=10, loc="left")
+    figure = _figure(11, 2.6 + 0.66 * rows)
+    for axes, (key, title) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        _draw_bars(axes, report, key, is_less_better=key in ("cpu_us", "p99_ms"))
+        axes.set_title(title, fontsize=10, loc="left")
     skipped = ", ".join(report.get("skipped", {}))
-    flush = _FLUSHES[report["settings"]["appendfsync"]]
+    flush = _FLUSHES[settings["appendfsync"]]
     _title(
         figure,
         "jobsched and others: two workers each, jobs that do nothing (log scales)",
@@ -99,10 +101,14 @@ def plot_peers(report: Mapping[str, Any], file: Path) -> None:
     _save(figure, file)
 
 
-def _draw_bars(axes: Axes, report: Mapping[str, Any], key: str, *, is_wait: bool) -> None:
-    """Draw one figure of each, the best on top. It is there for ours at least."""
+def _draw_bars(axes: Axes, report: Mapping[str, Any], key: str, *, is_less_better: bool) -> None:
+    """Draw one figure of each that has it, the best on top; of waits the median too."""
     found = {name: row for name, row in report["median"].items() if row.get(key) is not None}
-    names = sorted(found, key=lambda name: found[name][key], reverse=is_wait)
+    names = sorted(found, key=lambda name: found[name][key], reverse=is_less_better)
+    if not names:
+        axes.set_axis_off()
+        return
+    is_wait = key == "p99_ms"
     colours = [_OURS if name.startswith("jobsched") else _THEIRS for name in names]
     values = [found[name][key] for name in names]
     axes.barh(names, values, color=colours, height=0.68, alpha=0.55 if is_wait else 1)

@@ -55,8 +55,10 @@ def test_ours_is_measured_and_who_is_not_there_is_named(empty):
 
 def test_the_table_compares_and_says_why_one_is_skipped(empty):
     out = empty.process(*TINY, "--peer", "rq").out
-    assert re.search(r"^median +drain/s +enqueue/s", out)
-    assert re.search(r"^jobsched +[\d,.]+ +[\d,.]+ +[\d,.]+ +[\d,.]+ +[\d,.]+ +1 +1$", out, re.MULTILINE)
+    assert re.search(r"^median +drain/s +cpu_us +single/s", out)
+    assert re.search(
+        r"^jobsched +([\d,.]+|-) +([\d,.]+|-) +[\d,.]+ +[\d,.]+ +[\d,.]+ +[\d,.]+ +1 +1$", out, re.MULTILINE
+    )
     assert re.search(
         r"^rq \(redis\)(: skipped: (not installed: pip install|redis-server)| [\d.]+: )", out, re.MULTILINE
     )
@@ -111,9 +113,10 @@ def test_a_server_listens_on_loopback_and_ends_with_its_block(tmp_path, server, 
     for above in (tmp_path, *tmp_path.parents):  # a server of another user has to pass
         if above.stat().st_uid == os.getuid() and above.name.startswith("pytest"):
             above.chmod(above.stat().st_mode | 0o011)
-    with serve(tmp_path) as url:
-        port = int(re.search(r"@127\.0\.0\.1:(\d+)/", url)[1])
+    with serve(tmp_path) as served:
+        port = int(re.search(r"@127\.0\.0\.1:(\d+)/", served.url)[1])
         socket.create_connection(("127.0.0.1", port), SECONDS).close()
+        assert served.server.cpu_s() > 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), SECONDS)
 

@@ -22,7 +22,7 @@ LOAD = REPORT | {
     "median": {"accepted": 8, "rate_reached": 4.0, "p50_ms": 2.5, "p99_ms": 30.0},
 }
 FAST = {"jobs_per_s": 9000, "enqueue_jobs_per_s": 900, "p50_ms": 1.0, "p99_ms": 3.0}
-SLOW = {"jobs_per_s": 90, "enqueue_jobs_per_s": 800, "p50_ms": 9.0, "p99_ms": 20.0}
+SLOW = {"jobs_per_s": 90, "enqueue_jobs_per_s": 800, "cpu_us": 50.0, "p50_ms": 9.0, "p99_ms": 20.0}
 PEERS = REPORT | {
     "runs": [{}, {}],
     "settings": {"rate": 20, "appendfsync": "everysec"},
@@ -58,7 +58,7 @@ def test_a_plot_is_a_picture(tmp_path, draw, report):
 def test_the_best_is_on_top_and_ours_stands_out():
     colours = pytest.importorskip("matplotlib.colors")
     axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
-    _draw_bars(axes, PEERS, "p99_ms", is_wait=True)
+    _draw_bars(axes, PEERS, "p99_ms", is_less_better=True)
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["slow (x)", "jobsched"]
     assert [colours.to_hex(bar.get_facecolor()) == _OURS for bar in axes.patches[:2]] == [False, True]

@@ -32,6 +32,7 @@ def test_a_mark_says_when_by_whom_and_how_often(seen):
     assert again == first._replace(times=2)
     assert seen.started(0, 10) == 2
     assert seen.started(4, 6) == 1
+    assert (seen.workers(0, 10), seen.workers(5, 5)) == (1, 0)
     assert seen.starts(5, 1) == [Start(0, 0, 0)]
 
 

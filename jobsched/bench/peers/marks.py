@@ -64,6 +64,12 @@ class Marks:
         """Return how many jobs of a range have started."""
         return count - self._rows[2 * first : 2 * (first + count) : 2].tolist().count(0)
 
+    def workers(self, first: int, count: int) -> int:
+        """Return how many workers have started jobs of a range."""
+        return len(
+            {rest >> 32 for rest in self._rows[2 * first + 1 : 2 * (first + count) : 2].tolist()} - {0}
+        )
+
     def starts(self, first: int, count: int) -> list[Start]:
         """Return the starts of a range of jobs."""
         rows = self._rows[2 * first : 2 * (first + count)].tolist()

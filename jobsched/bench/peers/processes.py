@@ -11,12 +11,16 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 import jobsched
 from jobsched.linux import die_with_parent
 
 __all__ = ["Started", "clean_environment", "started"]
 
+_CPU_FIELDS = 4  # user, system, and both of children that have ended
 _END_S = 10.0
 _TOLD_BYTES = 20_000
 
@@ -38,6 +42,15 @@ class Started:
     def exit_code(self) -> int | None:
         """Its exit code, None while it runs."""
         return self._process.poll()
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it and its children have taken, those that have ended too."""
+        try:
+            own = psutil.Process(self._process.pid)
+            times: list[Any] = [part.cpu_times() for part in (own, *own.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return 0.0
+        return float(sum(sum(part[:_CPU_FIELDS]) for part in times))
 
     def told(self) -> str:
         """Return the end of its output."""

@@ -12,11 +12,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from jobsched.bench.peers.processes import Started, clean_environment, started
 from jobsched.errors import JobschedError
 
-__all__ = ["URL", "NoServer", "missing", "postgres", "redis"]
+__all__ = ["URL", "NoServer", "Served", "missing", "postgres", "redis"]
 
 URL = "JOBSCHED_BENCH_URL"
 """Environment variable: where the server is."""
@@ -30,6 +31,13 @@ _BINARIES = {"redis": ("redis-server",), "postgres": ("postgres", "initdb")}
 
 class NoServer(JobschedError):
     """A server could not be started."""
+
+
+class Served(NamedTuple):
+    """Where a library finds what it needs beside its workers, and the server if there is one."""
+
+    url: str
+    server: Started | None = None
 
 
 def missing(server: str | None) -> str | None:
@@ -52,7 +60,7 @@ def _unprivileged() -> str | None:
 
 
 @contextlib.contextmanager
-def redis(folder: Path, appendfsync: str) -> Iterator[str]:
+def redis(folder: Path, appendfsync: str) -> Iterator[Served]:
     """Run a Redis whose append-only file is flushed `always`, `everysec` or by the system (`no`)."""
     password = secrets.token_hex(16)
 
@@ -65,12 +73,12 @@ def redis(folder: Path, appendfsync: str) -> Iterator[str]:
         )
         return started(["redis-server", str(file)], folder, clean_environment(), "redis")
 
-    with _serving(start, lambda log: "Ready to accept connections" in log) as port:
-        yield f"redis://:{password}@127.0.0.1:{port}/0"
+    with _serving(start, lambda log: "Ready to accept connections" in log) as (port, server):
+        yield Served(f"redis://:{password}@127.0.0.1:{port}/0", server)
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres(folder: Path) -> Iterator[Served]:
     """Run a PostgreSQL with its own defaults: every commit is flushed. Root gives it to another user."""
     user = _unprivileged() if os.geteuid() == 0 else None
     password = secrets.token_hex(16)
@@ -89,8 +97,8 @@ def postgres(folder: Path) -> Iterator[str]:
         command += ["-c", "unix_socket_directories="]
         return started(command, folder, clean_environment(), "postgres", user=user, cwd=home)
 
-    with _serving(start, lambda log: "database system is ready to accept connections" in log) as port:
-        yield f"postgresql://bench:{password}@127.0.0.1:{port}/postgres"
+    with _serving(start, lambda log: "database system is ready to accept connections" in log) as found:
+        yield Served(f"postgresql://bench:{password}@127.0.0.1:{found[0]}/postgres", found[1])
 
 
 def _initialize(home: Path, secret: Path, user: str | None) -> None:
@@ -112,14 +120,16 @@ def _initialize(home: Path, secret: Path, user: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _serving(start: Callable[[int], Started], is_ready: Callable[[str], bool]) -> Iterator[int]:
+def _serving(
+    start: Callable[[int], Started], is_ready: Callable[[str], bool]
+) -> Iterator[tuple[int, Started]]:
     """Start a server on a free port, and again on another one if somebody was faster; end it after."""
     for _ in range(_TRIES):
         port = _free_port()
         server = start(port)
         try:
             if _wait(server, is_ready):
-                yield port
+                yield port, server
                 return
         finally:
             server.end()
