@@ -22,9 +22,9 @@ _FLUSHES = ("always", "everysec", "no")
 _OURS = "jobsched"
 _FIGURES = {
     "jobs_per_s": "drain/s",
+    "cpu_us": "cpu_us",
     "enqueue_jobs_per_s": "single/s",
     "bulk_jobs_per_s": "bulk/s",
-    "cpu_us": "cpu_us",
     "p50_ms": "p50_ms",
     "p99_ms": "p99_ms",
 }
