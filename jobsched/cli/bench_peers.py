@@ -52,7 +52,7 @@ def peers(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw bars.")] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare with Celery, Dramatiq, RQ, Huey and Procrastinate, where they are installed.
+    """Compare with Celery, Dramatiq, RQ, Huey, Procrastinate.
 
     The same jobs, which do nothing but note their start, with two workers and each library's best sane
     settings. Single and bulk: how fast they are enqueued, one blocking call at a time, and many in a
