@@ -19,6 +19,7 @@ from jobsched.verdict import JobCancel, JobTimeout
 __all__ = ["Interrupts"]
 
 _SOON_S = 0.001
+_AGAIN_S = 0.05
 _INSIST = 2  # the stage of a cancellation that does not wait for the job to ask
 
 
@@ -78,13 +79,13 @@ class Interrupts:
         self._deadline = time.monotonic() + limit_s
         self._claim = claim
         try:
-            signal.setitimer(signal.ITIMER_REAL, limit_s)
+            _wake_in(limit_s)
             if self._board.cancel_stage(claim):
                 raise JobCancel("cancelled before it began")
             return function()
         finally:
             self._claim = 0
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _let_sleep()
 
     def call_async(self, claim: int, limit_s: float | None, coroutine: Any) -> Any:
         """Run a coroutine on the worker's event loop. Raises what `call` does."""
@@ -117,26 +118,36 @@ class Interrupts:
 
     def _on_signal(self, *_: object) -> None:
         claim = self._claim
-        if not claim:
+        if claim and self._is_busy():
+            _wake_in(_SOON_S)
             return
-        if self._is_busy():
-            signal.setitimer(signal.ITIMER_REAL, _SOON_S)
-            return
-        stage = self._board.cancel_stage(claim)
+        _let_sleep()
+        stage = self._board.cancel_stage(claim) if claim else 0
         if stage and (stage >= _INSIST or not self._asks):
             if not self._is_async:
                 raise JobCancel("cancelled")
             if self._task is None:  # it is about to begin
-                signal.setitimer(signal.ITIMER_REAL, _SOON_S)
+                _wake_in(_SOON_S)
             else:
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-        elif self._deadline is not None:
+        elif claim and self._deadline is not None:
             rest = self._deadline - time.monotonic()
             if rest <= 0:
                 raise JobTimeout(f"timed out after {self._limit_s:g} s")
-            signal.setitimer(signal.ITIMER_REAL, rest)
+            _wake_in(rest)
 
     def close(self) -> None:
         """Close the event loop."""
         if self._runner is not None:
             self._runner.close()
+
+
+def _wake_in(seconds: float) -> None:
+    """Have the alarm come, and again until it is taken away: Python sees one that arrives on the way
+    into a blocking call only at the end of that call.
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
+
+
+def _let_sleep() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,6 +1,4 @@
-"""The load-generation benchmark: real nodes, real files, full durability."""
+"""The load-generation benchmark: real nodes, real files, full durability.
 
-from jobsched.bench.drain import run_drain
-from jobsched.bench.latency import run_latency
-
-__all__ = ["run_drain", "run_latency"]
+A module for each scenario has `run_<scenario>`, which is one run; `report` repeats it.
+"""

@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from jobsched.bench.report import Tell, silent
 from jobsched.config import Config, load_config
 from jobsched.dispatcher import Dispatcher
 from jobsched.errors import JobschedError, Unavailable
 from jobsched.job import State
-from jobsched.store.base import Query
-from jobsched.store.lmdb import open_store
+from jobsched.node_connection import NodeConnection
+from jobsched.store.lmdb import LmdbStore, open_store
 
-__all__ = ["ended_times", "ground", "node"]
+__all__ = [
+    "await_answer",
+    "await_completed",
+    "children_cpu_s",
+    "ground",
+    "node",
+    "pace",
+    "reading",
+    "state_count",
+    "unheard_interrupts",
+    "wait_for_end",
+    "wait_ready",
+]
 
 _CONFIG = """\
 store = "lmdb:store"
 workers = {workers}
 tasks = ["jobsched.bench.tasks"]
 
-[categories.bench]
 """
+_BENCH = "[categories.bench]\n"
 _START_S = 30.0
-_STEP_S = 0.02
+_STEP_S = 0.05
+_KNOCK_S = 0.002
+_TELL_S = 0.5
 
 
 @contextlib.contextmanager
-def ground(workers: int) -> Iterator[Config]:
-    """Give a configuration whose store is empty, below the working directory: /tmp may be memory."""
+def ground(workers: int, categories: str = _BENCH) -> Iterator[Config]:
+    """Give a configuration whose store is empty, below the working directory: /tmp may be memory.
+
+    `categories` are its tables of them.
+    """
     with tempfile.TemporaryDirectory(prefix=".jobsched-bench-", dir=Path.cwd()) as folder:
         file = Path(folder) / "categories.toml"
-        file.write_text(_CONFIG.format(workers=workers))
+        file.write_text(_CONFIG.format(workers=workers) + categories)
         yield load_config(file)
 
 
@@ -53,6 +74,44 @@ def node(config: Config, *options: str) -> Iterator[subprocess.Popen[bytes]]:
             raise JobschedError(f"the node ended with exit code {process.returncode}:\n{errors.decode()}")
 
 
+def await_answer(config: Config, process: subprocess.Popen[bytes]) -> NodeConnection:
+    """Wait until a node answers, and return the connection. Raises Unavailable after 30 s, or if the
+    node has ended.
+    """
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
+            connection = NodeConnection(config.store.path)
+            connection.survey()
+            return connection
+        time.sleep(_KNOCK_S)
+    raise Unavailable(f"the node has not answered within {_START_S:g} s")
+
+
+@contextlib.contextmanager
+def unheard_interrupts() -> Iterator[None]:
+    """Start processes in this block: a Ctrl-C is then not theirs, but this process's, which ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def pace(rate: float) -> Iterator[float]:
+    """Yield `rate` times a second, and without a pause where that is not kept: the seconds so far."""
+    began = time.monotonic()
+    for number in itertools.count():
+        time.sleep(max(0.0, began + number / rate - time.monotonic()))
+        yield time.monotonic() - began
+
+
+def children_cpu_s() -> float:
+    """Return the processor time of all child processes that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def wait_ready(dispatcher: Dispatcher) -> None:
     """Wait until a first job has gone through the node. Raises Unavailable after 30 s."""
     deadline = time.monotonic() + _START_S
@@ -63,16 +122,46 @@ def wait_ready(dispatcher: Dispatcher) -> None:
         time.sleep(_STEP_S)
 
 
-def ended_times(config: Config) -> dict[bytes, tuple[int, int]]:
-    """Return when each completed job started and ended, in UTC microseconds."""
+@contextlib.contextmanager
+def reading(config: Config) -> Iterator[LmdbStore]:
+    """Give the store, opened once: each opening waits for the node's commits, and the node for it."""
     store = open_store(config.store.path)
     try:
-        times: dict[bytes, tuple[int, int]] = {}
-        query: Query | None = Query(state=State.COMPLETED, limit=200)
-        while query is not None:
-            page = store.find(query)
-            times |= {job.id: (job.status.started_at, job.status.ended_at) for job in page.jobs}
-            query = Query(state=State.COMPLETED, limit=200, after=page.next) if page.next else None
-        return times
+        yield store
     finally:
         store.close()
+
+
+def state_count(store: LmdbStore, state: State) -> int:
+    """Return how many jobs are in a state."""
+    return sum(stats[state] for stats in store.stats().values())
+
+
+def wait_for_end(process: subprocess.Popen[bytes], config: Config, tell: Tell, jobs: int) -> None:
+    """Wait until a node ends that was started with --until-idle, and tell how many jobs have completed."""
+    if tell is silent:
+        process.wait()
+        return
+    with reading(config) as store:
+        while process.poll() is None:
+            tell("jobs", state_count(store, State.COMPLETED), jobs)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TELL_S)
+
+
+def await_completed(
+    config: Config,
+    count: int,
+    tell: Tell = silent,
+    within_s: float = _START_S,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Wait until so many jobs have completed. Raises JobschedError if they have not in time."""
+    deadline = time.monotonic() + within_s
+    with reading(config) as store:
+        while (completed := state_count(store, State.COMPLETED)) < count:
+            tell("jobs", completed, count)
+            meanwhile()
+            if time.monotonic() > deadline:
+                raise JobschedError(f"{completed:,} of {count:,} jobs have completed within {within_s:g} s")
+            time.sleep(_STEP_S)

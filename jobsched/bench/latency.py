@@ -3,64 +3,83 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context, resource_tracker
 
 import lmdb
 
-from jobsched.bench.ground import ended_times, ground, node, wait_ready
+from jobsched.bench.floor_store import commit_ms
+from jobsched.bench.ground import ground, node, pace, unheard_interrupts, wait_ready
+from jobsched.bench.report import Tell, silent, waits
+from jobsched.bench.runs import ended_runs
 from jobsched.bench.tasks import nothing
+from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher
 
 __all__ = ["run_latency"]
 
+_RIVALS = 3  # us, the bare commit, the executor
+_WAIT_S = 30.0
 
-def run_latency(jobs: int = 200, rate: float = 20.0, workers: int = 2) -> dict[str, float | int]:
+
+def run_latency(
+    jobs: int = 200, rate: float = 20.0, workers: int = 2, *, tell: Tell = silent
+) -> dict[str, float | int]:
     """Dispatch one job at a time, `rate` a second, and measure from the call to the job's start.
 
-    Returns `jobs`, `rate`, `workers`, `p50_ms`, `p95_ms`, `p99_ms`, `max_ms`, and `commit_p50_ms`:
-    what a bare LMDB commit takes at the same rate in the same place, which is the floor. (A disk
-    that idles between two flushes is slower than one that does not.)
+    Between two of them come a bare LMDB commit in the same place, and a call by a
+    `ProcessPoolExecutor`, which keeps nothing. All three have the same rate, because a disk that
+    idles between two flushes is slower than one that does not.
+
+    Returns `p50_ms`, `p95_ms`, `p99_ms`, `max_ms`; the same with `commit_` and `executor_` in front;
+    and `p50_in_commits`, ours as a multiple of the bare commit's.
     """
     with ground(workers) as config:
+        called, commits, submits = _measured(config, jobs, rate, workers, tell)
+        started = {run.job: run.started_at for run in ended_runs(config)}
+    ours = waits([(started[job] - at) / 1000 for job, at in called.items()])
+    bare = waits(commits, "commit_")
+    in_commits = ours["p50_ms"] / bare["commit_p50_ms"]
+    return {**ours, **bare, **waits(submits, "executor_"), "p50_in_commits": round(in_commits, 2)}
+
+
+def _measured(
+    config: Config, jobs: int, rate: float, workers: int, tell: Tell
+) -> tuple[dict[bytes, int], list[float], list[float]]:
+    """Return when each job was dispatched (UTC microseconds), and the milliseconds that each commit
+    took and each call by the executor.
+    """
+    called: dict[bytes, int] = {}
+    commits: list[float] = []
+    submits: list[float] = []
+    with ExitStack() as stack:
         dispatcher = Dispatcher(config)
-        called: dict[bytes, int] = {}
-        with node(config):
-            wait_ready(dispatcher)
-            began = time.monotonic()
-            for number in range(jobs):
-                time.sleep(max(0.0, began + number / rate - time.monotonic()))
-                job = dispatcher.prepare(nothing)
-                called[job.id] = time.time_ns() // 1000
-                dispatcher.dispatch_many([job])
-            for job_id in called:
-                dispatcher.look(job_id, 30)
-        dispatcher.close()
-        times = ended_times(config)
-        commits = sorted(_commits(config.directory / "floor", jobs, rate))
-    waits = sorted((times[job_id][0] - at) / 1000 for job_id, at in called.items())
-    return {
-        "jobs": jobs,
-        "rate": rate,
-        "workers": workers,
-        **{f"p{share}_ms": round(_quantile(waits, share / 100), 3) for share in (50, 95, 99)},
-        "max_ms": round(waits[-1], 3),
-        "commit_p50_ms": round(_quantile(commits, 0.5), 3),
-    }
+        stack.callback(dispatcher.close)
+        executor = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+        resource_tracker.ensure_running()  # when it starts it lets interrupts through again
+        with unheard_interrupts():
+            _submit_ms(executor)  # its process is up
+        stack.enter_context(node(config))
+        wait_ready(dispatcher)
+        env = stack.enter_context(lmdb.open(str(config.directory / "bare"), lib_version=0))
+        ticks = pace(rate * _RIVALS)
+        for number in range(jobs):
+            tell("jobs", number, jobs)
+            next(ticks)
+            job = dispatcher.prepare(nothing)
+            called[job.id] = time.time_ns() // 1000
+            dispatcher.dispatch_many([job])
+            next(ticks)
+            commits.append(commit_ms(env, number))
+            next(ticks)
+            submits.append(_submit_ms(executor))
+        for job_id in called:
+            dispatcher.look(job_id, _WAIT_S)
+    return called, commits, submits
 
 
-def _commits(place: Path, count: int, rate: float) -> Iterator[float]:
-    """Yield how long bare commits take, in milliseconds."""
-    with lmdb.open(str(place), map_size=1 << 24, lib_version=0) as env:
-        began = time.monotonic()
-        for number in range(count):
-            time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            start = time.perf_counter()
-            with env.begin(write=True) as txn:
-                txn.put(number.to_bytes(8, "big"), bytes(300))
-            yield (time.perf_counter() - start) * 1000
-
-
-def _quantile(values: list[float], share: float) -> float:
-    """Return a quantile of sorted values, by the nearest rank."""
-    return values[min(len(values) - 1, int(share * len(values)))]
+def _submit_ms(executor: ProcessPoolExecutor) -> float:
+    """Return how long a call waits until it starts in a process of the executor."""
+    called = time.time_ns()
+    return (executor.submit(time.time_ns).result(_WAIT_S) - called) / 1e6

@@ -36,6 +36,7 @@ from jobsched.store.base import (
 from jobsched.store.lmdb_env import open_environment
 from jobsched.store.lmdb_find import found_rows, ids_after
 from jobsched.store.lmdb_layout import Cache, Txn
+from jobsched.store.lmdb_parts import apply_in_parts
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_space import DEFAULT_QUOTA, Space, is_out_of_room, needed_for, needed_for_outcomes
 from jobsched.store.lmdb_turn import LmdbTurn
@@ -45,7 +46,6 @@ __all__ = ["LmdbStore", "open_store"]
 
 _PAGE_ROWS = 2000  # rows that one read may look at: a long read makes the file grow
 _PAGE_JOBS = 200
-_PART = 16  # outcomes in a transaction that has to do with little room
 _ID_DIGITS = 32
 _ENOUGH = 2  # ids that a part may mean: it is ambiguous then
 
@@ -135,7 +135,7 @@ class LmdbStore:
             except NoRoom as error:
                 self._space.is_full = True
                 adding = [place for place, request in enumerate(turn.requests) if request.jobs]
-                return self._apply_in_parts(turn, dict.fromkeys(adding, str(error)))
+                return apply_in_parts(self._apply, turn, dict.fromkeys(adding, str(error)))
 
     def _without_room(self, turn: Turn) -> dict[int, str]:
         """Return the places of the requests for whose jobs there is no room, and why."""
@@ -159,27 +159,6 @@ class LmdbStore:
         if self._cache is None:
             return 0
         return sum(sum(row.counts[: State.COMPLETED]) for row in self._cache.categories.values())
-
-    def _apply_in_parts(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
-        """Apply a turn with the last of the room: in small transactions, which need few new pages.
-
-        Outcomes do not depend on each other; those of a part that fails are known by their claims
-        when they are repeated.
-        """
-        lost: list[int] = []
-        for start in range(0, len(turn.outcomes), _PART):
-            lost += self._apply(Turn(now=turn.now, outcomes=turn.outcomes[start : start + _PART]), {}).lost
-        for start in range(0, len(turn.give_back), _PART):
-            lost += self._apply(Turn(now=turn.now, give_back=turn.give_back[start : start + _PART]), {}).lost
-        rest = Turn(
-            now=turn.now,
-            requests=turn.requests,
-            release=min(turn.release, _PART),
-            slots=[msgspec.structs.replace(slot, limit=1) for slot in turn.slots[:_PART]],
-            prune=turn.prune,
-        )
-        result = self._apply(rest, refused)
-        return msgspec.structs.replace(result, lost=lost + result.lost)
 
     def _apply(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
         """Apply a turn but for the requests that are refused. Raises NoRoom, and changes nothing."""

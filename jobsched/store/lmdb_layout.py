@@ -121,8 +121,9 @@ class Databases:
 
     @classmethod
     def open(cls, env: lmdb.Environment) -> Databases:
-        """Open or create them all."""
-        return cls(*(env.open_db(name.encode()) for name in cls.__slots__))
+        """Open or create them all: in one transaction, as each waits for a node's commit to end."""
+        with env.begin(write=True) as txn:
+            return cls(*(env.open_db(name.encode(), txn) for name in cls.__slots__))
 
     def all(self) -> list[Db]:
         """Return them all."""

@@ -9,7 +9,7 @@ import pytest
 from jobsched.errors import StoreError, StoreFormatError, StoreFull, StoreUnsafe
 from jobsched.job import Limit, State, Terms
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import Accepted, Query, Refused, Request, Slot, Turn
+from jobsched.store.base import Accepted, Outcome, Prune, Query, Refused, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
 
 NOW = 1_000_000
@@ -87,6 +87,41 @@ def test_a_full_store_refuses_jobs_and_lets_the_others_end(place, new_job, monke
     assert store.stats()["mail"].paused
     assert store.stats()["mail"][State.PENDING] == len(jobs)
     store.close()
+
+
+@pytest.fixture
+def full(place, new_job, monkeypatch):
+    """A store that is nearly full of completed jobs, two on a page, and their ids."""
+    monkeypatch.setattr("jobsched.store.lmdb_env._MAP_SIZE", 4 << 20)
+    store = open_store(place)
+    jobs = [new_job(argument="x" * 1400) for _ in range(800)]
+    for start in range(0, len(jobs), 20):
+        store.apply(Turn(now=NOW, requests=[Request(jobs=jobs[start : start + 20])]))
+    while claims := store.apply(Turn(now=NOW, slots=[Slot("mail", 1, 20)])).claims:
+        done = [
+            Outcome(held.job, held.number, State.COMPLETED, NOW, NOW + held.number % 2) for held in claims
+        ]
+        store.apply(Turn(now=NOW, outcomes=done))
+    yield store, [job.id for job in jobs]
+    store.close()
+
+
+def test_deletions_make_room_in_a_full_store_however_many_they_are(full, new_job):
+    store, ids = full
+    doomed = ids[::2]
+    assert store.apply(Turn(now=NOW, requests=[Request(delete=doomed)])).replies == [
+        Accepted([None] * len(doomed))
+    ]
+    assert store.stats()["mail"][State.COMPLETED] == len(ids) - len(doomed)
+    assert store.apply(Turn(now=NOW, requests=[Request(jobs=[new_job()])])).replies == [Accepted()]
+
+
+def test_retention_makes_room_in_a_full_store(full, new_job):
+    store, ids = full
+    order = Prune(state=State.COMPLETED, before=NOW + 1, keep=None, settled=0, limit=len(ids))
+    assert store.apply(Turn(now=NOW + 1, prune=[order])).pruned == len(ids) // 2
+    assert store.stats()["mail"][State.COMPLETED] == len(ids) // 2
+    assert store.apply(Turn(now=NOW, requests=[Request(jobs=[new_job()])])).replies == [Accepted()]
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.SCHEDULED, State.IN_PROGRESS])

@@ -202,6 +202,31 @@ def test_an_exception_that_would_tear_a_frame_comes_a_moment_later(board, limit_
     assert in_child(work) == f"(['the frame is whole'], '{name}')"
 
 
+@pytest.mark.parametrize("limit_s", [None, 0.02])
+def test_an_alarm_that_got_lost_on_the_way_into_a_blocking_call_comes_again(board, limit_s):
+    is_busy = limit_s is None
+    interrupts = Interrupts(board, lambda: is_busy)
+
+    def job():
+        nonlocal is_busy
+        before = signal.getsignal(signal.SIGALRM)
+        signal.signal(signal.SIGALRM, lambda *_: signal.signal(signal.SIGALRM, before))
+        if is_busy:
+            board.ask_cancel(1, 1)
+            poke()
+            is_busy = False
+        linger()
+
+    def work():
+        interrupts.install()
+        with pytest.raises((JobCancel, JobTimeout)) as caught:
+            interrupts.call(1, limit_s, job)
+        return caught.typename, signal.getitimer(signal.ITIMER_REAL)[0]
+
+    name = "JobCancel" if limit_s is None else "JobTimeout"
+    assert in_child(work) == f"('{name}', 0.0)"
+
+
 def test_a_job_that_took_the_handlers_away_does_not_keep_the_next_from_ending(interrupts):
     def work():
         interrupts.call(1, 5, lambda: [signal.signal(n, signal.SIG_IGN) for n in (14, signal.SIGUSR1)])
