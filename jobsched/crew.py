@@ -197,20 +197,17 @@ class Crew:
         del self.pool.workers[worker.number]
         running, unstarted = worker.fall()
         self.give_back += unstarted
+        is_innocent = running is not None and is_bystander(running, worker.doom, stopping=self.is_killing)
         if running is not None and may_run:
             error = may_still_run(worker.number)
             self.outcomes.append(Outcome(running.job, running.claim, State.PARKED, at, at, None, error))
-        elif running is not None and (
-            exited is None or is_bystander(running, worker.doom, stopping=self.is_killing)
-        ):
+        elif running is not None and (exited is None or is_innocent):
             self.give_back.append(GiveBack(running.job, running.claim, interrupted=True))
         elif running is not None and exited is not None:
             started = at - int((now - worker.progress_at) * MICROSECONDS)
             self.outcomes.append(crash_outcome(running, worker, exited, started, at))
         is_done = running is None and exited is not None and exited.status == 0
-        was_killed = worker.doom is not None and (
-            worker.doom.state is not State.PENDING or (running and worker.doom.claim != running.claim)
-        )
+        was_killed = is_innocent or (worker.doom is not None and worker.doom.state is not State.PENDING)
         if exited is not None and not is_done and not was_killed and (running or not worker.is_leaving):
             culprit = worker.home if running is None else worker.serving or worker.home
             wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)

@@ -26,9 +26,11 @@ import msgspec
 
 from jobsched import definition as tasks
 from jobsched import fence, linux, output
+from jobsched.api import default_dispatcher
 from jobsched.board import Board
 from jobsched.channel import Channel
 from jobsched.config import CategoryConfig
+from jobsched.errors import JobschedError
 from jobsched.transport import set_worker_transport
 from jobsched.worker import Worker
 
@@ -130,6 +132,8 @@ def load(settings: Settings) -> LoadFailed | None:
             importlib.import_module(module)
         except BaseException:  # noqa: BLE001 (user code; SystemExit at import is a failure too)
             return LoadFailed(module, traceback.format_exc()[-_PACKET // 2 :])
+    with contextlib.suppress(JobschedError):  # while the environment says where: a job may change it
+        default_dispatcher()
     return None
 
 

@@ -46,6 +46,7 @@ _START_S = 30.0
 _STEP_S = 0.05
 _KNOCK_S = 0.002
 _TELL_S = 0.5
+_TOLD = 4000  # characters of a node's log that an error cites
 
 
 @contextlib.contextmanager
@@ -62,16 +63,23 @@ def ground(workers: int, categories: str = _BENCH) -> Iterator[Config]:
 
 @contextlib.contextmanager
 def node(config: Config, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a node as a process of its own; ask it to stop at the end of the block."""
+    """Run a node as a process of its own; ask it to stop at the end of the block. It logs to a file: a
+    pipe that nobody reads meanwhile would hold it up once full.
+    """
     command = [sys.executable, "-m", "jobsched", "-c", str(config.path), "run", *options]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # noqa: S603
+    log = config.directory / "node.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process,  # noqa: S603
+    ):
         try:
             yield process
         finally:
             process.terminate()
-            _, errors = process.communicate()
+            process.wait()
         if process.returncode:
-            raise JobschedError(f"the node ended with exit code {process.returncode}:\n{errors.decode()}")
+            told = log.read_text(errors="replace")[-_TOLD:]
+            raise JobschedError(f"the node ended with exit code {process.returncode}:\n{told}")
 
 
 def await_answer(config: Config, process: subprocess.Popen[bytes]) -> NodeConnection:

@@ -173,9 +173,9 @@ def _figures(load: Load, categories: Sequence[str], sender: _Sender, watch: Load
         "seconds": round(sender.seconds, 3),
         "rate_wanted": round(len(load.plan) / load.span_s, 2),
         "rate_reached": round(counts["accepted"] / max(load.span_s, sender.seconds), 2),
-        **_quantiles(every_wait),
-        **_quantiles(sender.ack_ms, "ack_"),
-        "late_p99_ms": _quantiles(sender.late_ms).get("p99_ms", 0.0),
+        **waits(every_wait),
+        **waits(sender.ack_ms, "ack_"),
+        "late_p99_ms": waits(sender.late_ms).get("p99_ms", 0.0),
         "categories": rows,
         "samples": [_sample(sample.t_s, sample.categories) for sample in watch.samples],
     }
@@ -195,12 +195,8 @@ def _category(
         "completed": watch.completed[name],
         "failed": watch.failed[name],
         "unended": unended[name],
-        **_quantiles(watch.waits_ms.get(name, [])),
+        **waits(watch.waits_ms.get(name, [])),
     }
-
-
-def _quantiles(values_ms: Sequence[float], prefix: str = "") -> dict[str, float]:
-    return waits(values_ms, prefix) if values_ms else {}
 
 
 def _sample(t_s: float, categories: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def load(
     Examples:
       jobsched bench load --rate 200 --for 30s --plot load.png
       jobsched bench load --arrival step:5s=400,10s=50 --mix mail=3,reports=1
-      jobsched bench load --time 2ms --time heavy=uniform:5ms,50ms --arrival burst:50
+      jobsched bench load --time 2ms --time big=uniform:5ms,50ms --arrival burst:9
       jobsched bench load --trace monday.csv --workers 8 --json
       jobsched -c shop/categories.toml bench load --running --rate 20 --fail 2%
 

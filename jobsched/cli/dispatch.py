@@ -104,7 +104,7 @@ def dispatch(
       jobsched dispatch tasks:send --payload '{"to": "a@b.c"}'
       jobsched dispatch tasks:add --arg 2 --arg 3 --wait
       jobsched dispatch tasks:send --category mail --delay 5s --arg '"a@b.c"'
-      jobsched dispatch tasks:send --arg '"a@b.c"' --unique a@b.c --on-conflict refuse
+      jobsched dispatch tasks:send --arg '"a@b.c"' --unique a --on-conflict refuse
       jobsched dispatch tasks:fetch --limit-key shop.example --max-running 2 --run-timeout 30s
       jobsched dispatch --from jobs.jsonl
       make-jobs | jobsched dispatch tasks:send --from - --json

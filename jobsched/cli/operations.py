@@ -130,7 +130,7 @@ def cancel(
     Examples:
       jobsched cancel 3e4f60
       jobsched cancel 3e4f60 81ab02 --wait --timeout 30s
-      jobsched cancel --where 'category=mail, state=pending|scheduled' --yes --json
+      jobsched cancel --where 'category=mail, state=scheduled' --yes --json
 
     """
     limit = duration("--timeout", timeout)

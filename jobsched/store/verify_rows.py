@@ -164,8 +164,7 @@ def _check_blob_row(read: Read, database: str, length: int, row: tuple[bytes, by
 
 def _chunks(head: bytes) -> int:
     """Return into how many chunks a record is split."""
-    is_split = head.startswith(layout._MANY)  # noqa: SLF001 (how a record is split is the layout's own)
-    return -(-int.from_bytes(head[1:5], "big") // layout.CHUNK) if is_split else 0
+    return -(-int.from_bytes(head[1:5], "big") // layout.CHUNK) if layout.is_split(head) else 0
 
 
 def _check_pending(read: Read, key: bytes, value: bytes) -> Found:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,10 @@ import jobsched
 from jobsched.cli import main
 from jobsched.cli.app import app
 from jobsched.errors import ConfigError
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts so what it runs in the background; what the tests start shall mind an interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CATEGORIES = """\
 store = "lmdb:.jobsched"

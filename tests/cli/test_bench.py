@@ -4,10 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import psutil
 import pytest
+from waiting import wait_for
 
 
 def bench(empty, *words):
@@ -102,13 +102,6 @@ def alive_in(session):
     return found
 
 
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("scenario", ["drain", "enqueue"])
 def test_an_interrupt_leaves_no_process_and_no_folder(empty, scenario):
     before = set(empty.folder.iterdir())
@@ -116,12 +109,12 @@ def test_an_interrupt_leaves_no_process_and_no_folder(empty, scenario):
     with subprocess.Popen(
         command, cwd=empty.folder, env=empty.environment, stderr=subprocess.PIPE, start_new_session=True
     ) as running:
-        wait_until(lambda: list(empty.folder.glob(".jobsched-bench-*/store/node.sock")))
+        wait_for(lambda: list(empty.folder.glob(".jobsched-bench-*/store/node.sock")))
         os.killpg(running.pid, signal.SIGINT)
         _, errors = running.communicate(timeout=30)
     assert (running.returncode, errors) == (130, b"")
     assert set(empty.folder.iterdir()) == before
-    wait_until(lambda: not alive_in(running.pid))
+    wait_for(lambda: not alive_in(running.pid))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import pytest
+from waiting import is_there, left_in, wait_for
 
 from jobsched.config import load_config
 from jobsched.job import State
@@ -15,26 +15,6 @@ from jobsched.node_connection import NodeConnection
 from jobsched.store.lmdb import open_store
 
 SECONDS = 30.0
-
-
-def eventually(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.01)
-    return found
-
-
-def is_there(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def left_in(folder):
-    return [path.name for path in folder.iterdir() if path.name.startswith(".jobsched-bench")]
 
 
 def test_every_job_of_a_load_is_accounted_for(empty):
@@ -89,7 +69,7 @@ def node(project):
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     place = load_config(config).store.path
-    eventually(lambda: _answers(place))
+    wait_for(lambda: _answers(place))
     yield place
     started.terminate()
     assert started.wait(SECONDS) == 0
@@ -118,7 +98,7 @@ def test_a_load_on_a_running_node_leaves_nothing_waiting(project, node):
     )
     assert ran.json["accepted"] == 50
     assert ran.json["unended"] > 0
-    eventually(lambda: not counts(node)[State.PENDING] and not counts(node)[State.IN_PROGRESS])
+    wait_for(lambda: not counts(node)[State.PENDING] and not counts(node)[State.IN_PROGRESS])
     assert counts(node)[State.CANCELLED] == ran.json["unended"]
 
 
@@ -155,7 +135,7 @@ def test_a_signal_leaves_no_process_and_no_folder(empty, number):
     assert process.returncode == 130
     assert "Traceback" not in told
     assert left_in(empty.folder) == []
-    eventually(lambda: not is_there(process.pid))
+    wait_for(lambda: not is_there(process.pid))
 
 
 def test_a_terminal_shows_how_far_the_load_is(empty):

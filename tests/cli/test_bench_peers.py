@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
+from waiting import is_there, left_in, wait_for
 
 from jobsched.bench.peers import servers
 from jobsched.bench.peers.processes import clean_environment, started
@@ -18,26 +18,6 @@ from jobsched.bench.peers.rivals import PEERS, absence
 
 SECONDS = 30.0
 TINY = ("bench", "peers", "--jobs", "200", "--pings", "10", "--rate", "50", "--runs", "1")
-
-
-def eventually(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.01)
-    return found
-
-
-def is_there(group):
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def left_in(folder):
-    return [path.name for path in folder.iterdir() if path.name.startswith(".jobsched-bench")]
 
 
 def present():
@@ -80,13 +60,13 @@ def test_a_signal_leaves_no_process_and_no_folder(empty):
         env=empty.environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         start_new_session=True,
     )  # fmt: skip
-    eventually(lambda: any((empty.folder / name / "store").exists() for name in left_in(empty.folder)))
+    wait_for(lambda: any((empty.folder / name / "store").exists() for name in left_in(empty.folder)))
     os.killpg(process.pid, signal.SIGTERM)
     _, told = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
     assert "Traceback" not in told
     assert left_in(empty.folder) == []
-    eventually(lambda: not is_there(process.pid))
+    wait_for(lambda: not is_there(process.pid))
 
 
 @pytest.mark.parametrize(
@@ -141,8 +121,8 @@ def test_what_is_started_ends_with_its_children(tmp_path):
         [sys.executable, "-c", f"{code}; import time; time.sleep(60)"], tmp_path, clean_environment(), "x"
     )
     try:
-        eventually(lambda: "up" in process.told())
+        wait_for(lambda: "up" in process.told())
     finally:
         process.end()
     assert not process.is_alive
-    eventually(lambda: not is_there(process._process.pid))
+    wait_for(lambda: not is_there(process._process.pid))

@@ -134,6 +134,12 @@ def dispatch_inside(label: str, category: str) -> str:
 
 
 @task
+def leave_home() -> None:
+    os.chdir("/")
+    os.environ.clear()
+
+
+@task
 async def dispatch_inside_async(label: str, category: str) -> list[str]:
     awaited = await adispatch("tasks:mark", category, args=(f"{label}-awaited",))
     return [awaited.id, dispatch("tasks:mark", category, args=(f"{label}-plain",)).id]

@@ -400,6 +400,15 @@ def test_a_coroutine_job_dispatches_jobs(served):
     assert served.jobs.job(plain).result(20) == "inner-plain"
 
 
+def test_a_job_dispatches_also_in_a_worker_whose_environment_another_one_has_cleared(project):
+    project.configure({"mail": {}}, workers=1)
+    project.start()
+    jobs = project.dispatcher()
+    jobs.dispatch("tasks:leave_home", "mail").result(20)
+    inner = jobs.dispatch("tasks:dispatch_inside", "mail", args=("inner", "mail")).result(20)
+    assert jobs.job(inner).result(20) == "inner"
+
+
 def test_a_job_waits_for_a_job_of_another_category(served):
     outer = served.jobs.dispatch("tasks:ask_another", "mail", args=("asked", "reports"))
     assert outer.result(20) == "got asked"
