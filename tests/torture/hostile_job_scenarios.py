@@ -29,11 +29,10 @@ class End(NamedTuple):
 
 
 DONE = End((State.COMPLETED,), "")
-CRASHED = End(
-    (State.QUARANTINED,),
-    r"its worker (was killed by SIG|was killed for what it had sent: |left with exit code \d+ while it ran)",
-)
-CAUGHT = End((State.COMPLETED, State.QUARANTINED), f"|{CRASHED.cause}")  # before or after its own outcome
+_CRASH = r"its worker (was killed by SIG|was killed for what it had sent: |left with exit code \d+ while it ran)"
+# A job that has returned has its outcome in its outbox, whatever it did to its descriptors: completed,
+# unless its worker was killed before that.
+CAUGHT = End((State.COMPLETED, State.QUARANTINED), f"|{_CRASH}")
 
 
 def killed_by(name: str) -> End:
@@ -49,16 +48,17 @@ def unstored(cause: str) -> End:
 
 
 ENDS = {
-    "close_all": CRASHED,
-    "close_everything": CRASHED,
-    "scribble": CRASHED,
-    "swap_descriptors": CRASHED,
+    "close_all": CAUGHT,
+    "close_everything": CAUGHT,
+    "scribble": CAUGHT,
+    "swap_descriptors": CAUGHT,
+    "scramble_board": CAUGHT,
     "send_garbage": CAUGHT,
-    "send_huge": CRASHED,
+    "send_huge": CAUGHT,
     "send_nonsense": CAUGHT,
     "forge_outcome": CAUGHT,
     "forge_state": CAUGHT,
-    "shut_down_socket": CRASHED,
+    "shut_down_socket": CAUGHT,
     "fork_and_return": DONE,
     "fork_and_linger": DONE,
     "leave_session": DONE,

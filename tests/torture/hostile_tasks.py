@@ -4,8 +4,11 @@ Each leaves its worker, and the node, in a state that no task should.
 """
 
 import atexit
+import contextlib
 import ctypes
+import mmap
 import os
+import random
 import resource
 import signal
 import socket
@@ -80,6 +83,17 @@ def swap_descriptors(label: str) -> None:
     for number in own_descriptors():
         if number != handle and not stat.S_ISREG(os.fstat(number).st_mode):
             os.dup2(handle, number)
+
+
+@task
+def scramble_board(label: str) -> None:
+    """Write nonsense over what the worker shares with its node, its outcomes among it."""
+    note("start", label)
+    for number in own_descriptors():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
+            if "/memfd:" in os.readlink(f"/proc/self/fd/{number}"):
+                with mmap.mmap(number, 0) as memory:
+                    memory[:] = random.randbytes(len(memory))
 
 
 # The worker's socket.
