@@ -29,7 +29,9 @@ class End(NamedTuple):
 
 
 DONE = End((State.COMPLETED,), "")
-_CRASH = r"its worker (was killed by SIG|was killed for what it had sent: |left with exit code \d+ while it ran)"
+_CRASH = (
+    r"its worker (was killed by SIG|was killed for what it had sent: |left with exit code \d+ while it ran)"
+)
 # A job that has returned has its outcome in its outbox, whatever it did to its descriptors: completed,
 # unless its worker was killed before that.
 CAUGHT = End((State.COMPLETED, State.QUARANTINED), f"|{_CRASH}")
@@ -88,7 +90,9 @@ ENDS = {
     "dispatch_too_much": failed(".*PayloadTooLarge: the arguments of task 'tasks:mark'"),
 }
 SLOW_ENDS = {
-    "send_half": End((State.QUARANTINED,), "its worker sent a part of a frame, and no more for 10 s"),
+    "send_half": End(
+        CAUGHT.states, f"{CAUGHT.cause}|its worker sent a part of a frame, and no more for 10 s"
+    ),
     "use_up_processor": killed_by("SIGXCPU"),
 }
 

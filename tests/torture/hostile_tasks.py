@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from tasks import HERE, note
 
@@ -91,7 +92,7 @@ def scramble_board(label: str) -> None:
     note("start", label)
     for number in own_descriptors():
         with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
-            if "/memfd:" in os.readlink(f"/proc/self/fd/{number}"):
+            if "/memfd:" in str(Path(f"/proc/self/fd/{number}").readlink()):
                 with mmap.mmap(number, 0) as memory:
                     memory[:] = random.randbytes(len(memory))
 
