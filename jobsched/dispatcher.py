@@ -8,14 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import decode_result, encode_arguments
-from jobsched.config import Config, find_config, load_config
 from jobsched.courier import Courier
 from jobsched.definition import TaskDefinition
 from jobsched.errors import (
@@ -43,10 +40,13 @@ from jobsched.options import (
     checked_task_name,
 )
 from jobsched.prepared import PreparedJob, new_job, terms_of
+from jobsched.request_size import check_size
 from jobsched.store.base import Accepted, Refused, Request, StoredJob
 from jobsched.terms import ConcurrencyLimit, Unique
-from jobsched.transport import Transport, transport_for
-from jobsched.wire import check_size
+
+if TYPE_CHECKING:
+    from jobsched.config import Config
+    from jobsched.transport import Transport
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
@@ -137,9 +137,13 @@ class Dispatcher:
         """Return the dispatcher of a categories.toml: the one named, else JOBSCHED_CONFIG, else
         ``./categories.toml``. Raises ConfigError with every problem of the file.
         """
+        from jobsched.config import find_config, load_config  # noqa: PLC0415 (so that `import jobsched` is fast)
+
         return cls(load_config(find_config(path)))
 
     def _connect(self) -> None:
+        from jobsched.transport import transport_for  # noqa: PLC0415 (so that `import jobsched` is fast)
+
         self._pid = os.getpid()
         store = self.config.store
         self._transport = self._given or transport_for(
@@ -359,6 +363,9 @@ class Dispatcher:
         module, _, qualname = definition.name.partition(":")
         if module != "__main__":
             return definition.name
+        from importlib.util import find_spec  # noqa: PLC0415 (both slow to import, and for scripts alone)
+        from pathlib import Path  # noqa: PLC0415
+
         script = getattr(sys.modules["__main__"], "__file__", None)
         for configured in self.config.tasks if script else ():
             try:

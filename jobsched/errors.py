@@ -31,7 +31,6 @@ JobschedError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -247,6 +246,8 @@ def _revived(kind: type[JobschedError], args: tuple[object, ...]) -> JobschedErr
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"``, or the known names when none is near, or nothing."""
+    import difflib  # noqa: PLC0415 (slow to import)
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

@@ -19,8 +19,6 @@ from jobsched.job import is_final
 from jobsched.locks import lock_file, try_lock
 from jobsched.node_connection import PATIENCE_S, NodeConnection
 from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
-from jobsched.store.lmdb import open_store
-from jobsched.store.lmdb_space import DEFAULT_QUOTA
 from jobsched.store.place import make_private
 
 __all__ = ["Gateway"]
@@ -35,7 +33,7 @@ _POLL_S = 0.05  # reading results from the file while no node runs
 class Gateway:
     """The way of a process outside the node to one store. Threads may share it."""
 
-    def __init__(self, directory: Path, *, durable: bool, quota_bytes: int = DEFAULT_QUOTA) -> None:
+    def __init__(self, directory: Path, *, durable: bool, quota_bytes: int) -> None:
         self._directory = directory
         self._quota_bytes = quota_bytes
         self._durable = durable  # False: the store lives in the node alone, there is no direct way
@@ -97,6 +95,8 @@ class Gateway:
             self._store.close()
             self._store = None
         if self._store is None:
+            from jobsched.store.lmdb import open_store  # noqa: PLC0415 (slow to import; mostly a node runs)
+
             self._store = open_store(self._directory, self._quota_bytes)
             self._opened_file = self._file_id()
         return self._store

@@ -14,6 +14,7 @@ from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireE
 from jobsched.job import KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT, is_final
 from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
+from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
 
 __all__ = ["Asker", "Reception"]
@@ -88,10 +89,8 @@ class Reception:
             return ask.request
         parts = self._parts.setdefault(key, _Parts())
         parts.add(ask.request.jobs)
-        if len(parts.jobs) > wire.MAX_REQUEST_JOBS or parts.size > wire.MAX_REQUEST_BYTES:
-            raise WireError(
-                f"a request over {wire.MAX_REQUEST_JOBS:,} jobs or {wire.MAX_REQUEST_BYTES >> 20} MiB"
-            )
+        if len(parts.jobs) > MAX_REQUEST_JOBS or parts.size > MAX_REQUEST_BYTES:
+            raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB")
         if ask.more:
             return None
         del self._parts[key]
@@ -194,8 +193,8 @@ def _check_ids(message: wire.Ask | wire.Look) -> None:
         jobs = list(message.request.jobs)
         request = message.request
         ids = [*request.cancel, *request.retry, *request.delete, *(job.id for job in jobs)]
-        if len(ids) > wire.MAX_REQUEST_JOBS:
-            raise WireError(f"a request over {wire.MAX_REQUEST_JOBS:,} jobs")
+        if len(ids) > MAX_REQUEST_JOBS:
+            raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs")
         for job in jobs:
             _check_terms(job)
     if any(len(job_id) != ID_BYTES for job_id in ids):

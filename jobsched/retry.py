@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    import random
 
 __all__ = ["Backoff", "RetryRule", "rule_for"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Literal
 
 import msgspec
@@ -75,4 +74,6 @@ def key_limit(limit: ConcurrencyLimit) -> Limit:
 
 
 def _hash(*parts: bytes) -> bytes:
+    from hashlib import blake2b  # noqa: PLC0415 (slow to import, and for unique jobs alone)
+
     return blake2b(b"\0".join(parts), digest_size=16).digest()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobsched.errors import InvalidOption
 from jobsched.job import State
 from jobsched.retry import Backoff, RetryRule, rule_for
+
+if TYPE_CHECKING:
+    import random
 
 __all__ = [
     "Discard",

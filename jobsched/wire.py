@@ -15,14 +15,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from jobsched.errors import InvalidOption, WireError
+from jobsched.errors import WireError
 from jobsched.report import NodeReport
 from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
 
 __all__ = [
     "MAX_FRAME",
-    "MAX_REQUEST_BYTES",
-    "MAX_REQUEST_JOBS",
     "VERSION",
     "Answer",
     "Ask",
@@ -45,7 +43,6 @@ __all__ = [
     "Welcome",
     "Work",
     "ask_frames",
-    "check_size",
     "frame",
     "peer",
     "unix_address",
@@ -53,8 +50,6 @@ __all__ = [
 
 VERSION = 2
 MAX_FRAME = 4 << 20
-MAX_REQUEST_JOBS = 100_000
-MAX_REQUEST_BYTES = 64 << 20
 _FRAME_AIM = 1 << 20  # bytes of records that go into one frame of a long request
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -192,17 +187,6 @@ class FrameReader:
             start += 4 + size
         del buffer[:start]
         return bodies
-
-
-def check_size(request: Request) -> None:
-    """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
-    size = sum(len(job.record) for job in request.jobs)
-    count = max(map(len, (request.jobs, request.cancel, request.retry, request.delete)))
-    if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
-        raise InvalidOption(
-            f"one call takes up to {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB, "
-            f"got {count:,} jobs and {size:,} bytes: use several"
-        )
 
 
 def ask_frames(number: int, request: Request) -> Iterator[bytes]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from jobsched.cli import bench, counts, dispatch, jobs, operations, prune, run, setup, store
-from jobsched.cli.balance import balance
-from jobsched.cli.doctor import doctor
-from jobsched.cli.options import ConfigOption, add_verb, lower
+from jobsched.cli.options import ConfigOption, lower
 from jobsched.cli.output import clean, note, say
+from jobsched.cli.verbs import Verbs
 from jobsched.errors import (
     ConfigError,
     InvalidOption,
@@ -47,21 +44,12 @@ Examples:
 
 app = typer.Typer(
     name="jobsched",
+    cls=Verbs,
     rich_markup_mode=None,  # plain help: it is there at once, and can be copied
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_VERBS: tuple[Callable[..., None], ...] = (
-    *(setup.init, setup.check, run.run, bench.demo, dispatch.dispatch),
-    *(jobs.jobs, jobs.show, operations.cancel, operations.retry, operations.delete, counts.stats),
-    *(prune.prune, store.backup, store.verify, store.restore, doctor),
-)
-for _verb in _VERBS:
-    add_verb(app, _verb)
-app.add_typer(counts.category, name="category")
-app.add_typer(balance, name="balance")
-app.add_typer(bench.bench, name="bench")
 
 
 @app.callback(invoke_without_command=True, help=_HELP)

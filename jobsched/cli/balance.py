@@ -15,7 +15,9 @@ from jobsched.report import Decision
 
 __all__ = ["balance"]
 
-balance = typer.Typer(help="Look at what the balancer decided, and why.", rich_markup_mode=None)
+balance = typer.Typer(
+    help="Look at what the balancer decided, and why.", rich_markup_mode=None, add_completion=False
+)
 
 
 @balance.callback()

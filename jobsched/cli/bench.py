@@ -17,7 +17,7 @@ __all__ = ["bench", "demo"]
 
 JobsOption = Annotated[int, typer.Option(min=1, help="How many jobs.", show_default=True)]
 
-bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None)
+bench = typer.Typer(help="Measure this machine.", rich_markup_mode=None, add_completion=False)
 
 
 @bench.callback()

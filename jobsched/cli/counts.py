@@ -24,7 +24,9 @@ from jobsched.store.base import CategoryStats
 
 __all__ = ["category", "stats"]
 
-category = typer.Typer(help="Look at categories, pause, resume and empty them.", rich_markup_mode=None)
+category = typer.Typer(
+    help="Look at categories, pause, resume and empty them.", rich_markup_mode=None, add_completion=False
+)
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The category.")]
 
 # Columns that are left out where they would only hold zeros, so that the rest fits a terminal.

@@ -2,24 +2,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
-VERBS = [
-    "init",
-    "check",
-    "run",
-    "demo",
-    "dispatch",
-    "jobs",
-    "show",
-    "cancel",
-    "retry",
-    "delete",
-    "prune",
-    "stats",
-    "category",
-    "balance",
-    "bench",
-]
+from jobsched.cli.verbs import VERBS, Verbs
 
 
 def test_the_bare_command_prints_its_help_and_is_bad_input(empty):
@@ -31,6 +16,23 @@ def test_the_bare_command_prints_its_help_and_is_bad_input(empty):
 def test_every_verb_has_an_example_that_is_not_rewrapped(empty):
     for words in (["dispatch"], ["category", "pause"]):
         assert f"\n    jobsched {' '.join(words)} " in empty(*words, "--help").out
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_list_of_the_verbs_says_of_each_what_its_own_help_begins_with(name):
+    group = Verbs(name="jobsched")
+    with typer.Context(group) as ctx:
+        help_text = group.get_command(ctx, name).help
+    assert help_text.startswith(VERBS[name].help)
+
+
+def test_the_help_imports_no_verb():
+    code = (
+        "import sys, jobsched.cli; sys.argv[1:] = ['--help']\n"
+        "try: jobsched.cli.main()\n"
+        "except SystemExit: sys.exit(any(map(sys.modules.get, ('psutil', 'lmdb', 'jobsched.cli.jobs'))))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_version_is_printed(empty):
@@ -52,6 +54,7 @@ def test_the_import_of_the_package_leaves_typer_and_rich_alone():
         (["jobs", "--limit", "0"], "--limit"),
         (["show"], "missing argument"),
         (["category"], "missing command"),
+        (["category", "puse", "mail"], "no such command 'puse'. Did you mean 'pause', 'purge'?"),
     ],
 )
 def test_a_wrong_command_line_is_bad_input_and_says_where_to_read_more(project, words, message):

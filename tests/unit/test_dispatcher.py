@@ -609,7 +609,7 @@ def test_a_fork_while_another_thread_holds_the_gateway_leaves_the_child_free(dir
 
 
 def test_a_gateway_starts_afresh_in_a_child(config, node):
-    gateway = Gateway(config.store.path, durable=True)
+    gateway = Gateway(config.store.path, durable=True, quota_bytes=config.quota_bytes)
     gateway.exchange([Request(pause={"mail": 0})])
     with gateway._lock:
         assert in_child(lambda: gateway.exchange([Request(pause={"reports": 0})]))

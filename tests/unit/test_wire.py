@@ -12,6 +12,7 @@ from jobsched import wire
 from jobsched.config import parse_config
 from jobsched.errors import InvalidOption, WireError
 from jobsched.reception import Reception
+from jobsched.request_size import MAX_REQUEST_JOBS, check_size
 from jobsched.store.base import Accepted, Claim, NewJob, Refused, Request, StoredJob
 
 decode_ask = msgspec.msgpack.Decoder(wire.FromClient).decode
@@ -128,20 +129,20 @@ def test_the_parts_of_a_request_are_joined_by_the_reception(tmp_path, count, siz
 
 def test_the_limits_of_a_request_are_said():
     job = new_jobs(1, 100)[0]
-    wire.check_size(Request(jobs=[job] * wire.MAX_REQUEST_JOBS, cancel=[b""] * wire.MAX_REQUEST_JOBS))
+    check_size(Request(jobs=[job] * MAX_REQUEST_JOBS, cancel=[b""] * MAX_REQUEST_JOBS))
     large = NewJob(job.id, job.task, job.category, 0, 0, bytes(1 << 20))
-    wire.check_size(Request(jobs=[large] * 64))
+    check_size(Request(jobs=[large] * 64))
     for request, told in [
         (Request(jobs=[job] * 100_001), "got 100,001 jobs and 10,000,100 bytes"),
         (Request(cancel=[b""] * 100_001), "got 100,001 jobs and 0 bytes"),
         (Request(jobs=[large] * 65), "got 65 jobs and 68,157,440 bytes"),
     ]:
         with pytest.raises(InvalidOption, match=f"up to 100,000 jobs or 64 MiB, {told}"):
-            wire.check_size(request)
+            check_size(request)
 
 
 def test_the_largest_list_of_cancellations_fits_one_frame():
-    request = Request(cancel=[b"c" * 16] * wire.MAX_REQUEST_JOBS)
+    request = Request(cancel=[b"c" * 16] * MAX_REQUEST_JOBS)
     (data,) = wire.ask_frames(1, request)
     assert len(data) <= wire.MAX_FRAME
 
