@@ -23,12 +23,17 @@ __all__ = ["Board", "Posted"]
 
 _RING = 16 << 10
 _FAULT = 16 << 10
-_posted = struct.Struct("<Qqqqq")  # claim, started, kill at, retry after, limit: written by the worker
-_asked = struct.Struct("<QQ")  # claim to cancel, stage: written by the node
-_claim = struct.Struct("<Q")
-_length = struct.Struct("<Q")  # bytes of output so far: written by the worker
-_ASKED_AT = 40
-_LENGTH_AT = 56
+# Written by the worker: the bytes of output so far, started, kill at, retry after, limit, and the
+# claim last, as the rest counts only with it.
+_begun = struct.Struct("=QqqqqQ")
+_posted = struct.Struct("=qqqqQ")
+_claim = struct.Struct("=Q")
+_length = struct.Struct("=Q")
+_asked = struct.Struct("=QQ")  # claim to cancel, stage: written by the node
+_LENGTH_AT = 0
+_POSTED_AT = 8
+_CLAIM_AT = 40
+_ASKED_AT = 48
 _RING_AT = 64
 _FAULT_AT = _RING_AT + _RING
 _OUTBOX_AT = _FAULT_AT + _FAULT
@@ -77,15 +82,15 @@ class Board:
 
     # The worker's.
 
-    def post(self, posted: Posted) -> None:
-        """Say what runs from now on; its output begins anew."""
-        _length.pack_into(self._memory, _LENGTH_AT, 0)
-        _posted.pack_into(self._memory, 0, 0, *posted[1:])
-        _claim.pack_into(self._memory, 0, posted.claim)  # last: from now on the rest counts
+    def post(
+        self, claim: int, started_at: int, kill_at: int = 0, retry_after_us: int = -1, limit_us: int = 0
+    ) -> None:
+        """Say what runs from now on, as `Posted` has it; its output begins anew."""
+        _begun.pack_into(self._memory, 0, 0, started_at, kill_at, retry_after_us, limit_us, claim)
 
     def clear(self) -> None:
         """Say that nothing runs."""
-        _posted.pack_into(self._memory, 0, 0, 0, 0, 0, 0)
+        _claim.pack_into(self._memory, _CLAIM_AT, 0)
 
     def write(self, data: bytes | memoryview) -> None:
         """Keep output, its last 16 KiB."""
@@ -114,8 +119,9 @@ class Board:
 
     @property
     def posted(self) -> Posted:
-        """What runs."""
-        return Posted(*_posted.unpack_from(self._memory, 0))
+        """What runs; where `claim` is 0, nothing, and the rest does not count."""
+        *times, claim = _posted.unpack_from(self._memory, _POSTED_AT)
+        return Posted(claim, *times)
 
     def cancel_stage(self, claim: int) -> int:
         """Return how urgently a run is asked to end: 0 if it is not."""

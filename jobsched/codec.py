@@ -35,6 +35,7 @@ __all__ = [
 _VERSION = 1
 _head = struct.Struct(">BI")  # the version and the CRC-32
 _HEAD = _head.size
+_EMPTY = 1  # bytes of an empty list, or mapping
 
 _plain = msgspec.msgpack.Encoder()
 _any = msgspec.msgpack.Decoder()
@@ -95,7 +96,10 @@ def encode_arguments(
 def decode_arguments(record: JobRecord) -> tuple[list[Any], dict[str, Any]]:
     """Return a job's arguments as plain values. Raises BadRecord."""
     try:
-        return _any.decode(record.args), _any.decode(record.kwargs)
+        return (
+            _any.decode(record.args) if len(record.args) > _EMPTY else [],
+            _any.decode(record.kwargs) if len(record.kwargs) > _EMPTY else {},
+        )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"its arguments cannot be read: {error}") from error
 

@@ -18,7 +18,7 @@ class NotInJob(JobschedError):
     """`current_job()` was called where no job runs."""
 
 
-class CurrentJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class CurrentJob(msgspec.Struct, frozen=True, gc=False):
     """The job that runs here. `attempt` counts from 1; `id` serves to make effects idempotent;
     `deadline` is when its time is up, None without a limit.
     """
@@ -27,10 +27,10 @@ class CurrentJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     task: str
     category: str
     attempt: int
-    name: str | None = None
-    deadline: datetime | None = None
-    _asks: Callable[[int], bool]
+    name: str | None
+    deadline: datetime | None
     _claim: int
+    _asks: Callable[[int], bool]
     _keep: Callable[[str], None]
 
     @property

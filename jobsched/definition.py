@@ -21,6 +21,9 @@ __all__ = ["TaskDefinition", "find", "known", "lookup", "name_of", "register"]
 _MAX_NAME = 200
 
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskDefinition:
     """A function with its name and the defaults of its jobs.
@@ -87,11 +90,7 @@ class TaskDefinition:
         has to be named: to bind a signature takes ten times as long as to compare these.
         """
         kinds = inspect.Parameter
-        places = [
-            one
-            for one in self.signature.parameters.values()
-            if one.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
-        ]
+        places = [one for one in self.signature.parameters.values() if one.kind in _BY_POSITION]
         named = any(
             one.kind is kinds.KEYWORD_ONLY and one.default is kinds.empty
             for one in self.signature.parameters.values()
@@ -112,6 +111,15 @@ class TaskDefinition:
             if name in hints and hints[name] is not Any and _is_convertible(hints[name])
         }
 
+    @functools.cached_property
+    def _places(self) -> list[tuple[str, Any]]:
+        """The name of each parameter that is given by position, and its type to convert to, if any."""
+        return [
+            (name, self._converters.get(name))
+            for name, one in self.signature.parameters.items()
+            if one.kind in _BY_POSITION
+        ]
+
     def convert(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -121,6 +129,12 @@ class TaskDefinition:
         """
         if not self._converters:
             return args, kwargs
+        if not kwargs and len(args) <= len(self._places):
+            given = zip(args, self._places, strict=False)
+            return tuple(
+                value if kind is None else self._convert_one(name, kind, value)
+                for value, (name, kind) in given
+            ), kwargs
         bound = self.signature.bind(*args, **kwargs)
         for name, kind in self._converters.items():
             if name in bound.arguments:

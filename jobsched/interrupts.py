@@ -8,6 +8,7 @@ neither: the node kills it a little later.
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -58,18 +59,20 @@ class Interrupts:
         self.has_seen = self.has_seen or stage > 0
         return stage > 0
 
-    def call(self, claim: int, limit_s: float | None, function: Callable[[], Any]) -> Any:
+    def call(
+        self, claim: int, limit_s: float | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         """Call a plain function: it, and nothing else, may be interrupted. Raises JobTimeout, JobCancel,
         and what the function raises.
         """
         if limit_s is not None:
-            return self._call_limited(claim, limit_s, function)
+            return self._call_limited(claim, limit_s, functools.partial(function, *args, **kwargs))
         self._deadline = None
         self._claim = claim
         try:
             if self._board.cancel_stage(claim):
                 raise JobCancel("cancelled before it began")
-            return function()
+            return function(*args, **kwargs)
         finally:
             self._claim = 0
 

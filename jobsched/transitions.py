@@ -39,6 +39,7 @@ _CANCELLED_UNTRIED = JobError("cancelled: instead of being tried again")
 EXPIRED = JobError("expired: it had not started in time")
 """Why a job was cancelled that came too late to start."""
 
+_IN_PROGRESS = State.IN_PROGRESS  # to look it up takes as long as all that `claimed` does
 _KEY_STATES = frozenset({State.SCHEDULED, State.PENDING, State.PARKED})
 
 
@@ -50,7 +51,7 @@ def queued(status: JobStatus, *, sequence: int) -> None:
 
 def claimed(status: JobStatus, *, claim: int, worker: int, now: int) -> None:
     """Hand the job out: one more attempt, under a new claim number."""
-    status.state = State.IN_PROGRESS
+    status.state = _IN_PROGRESS
     status.attempt += 1
     status.claim = claim
     status.worker = worker

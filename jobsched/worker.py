@@ -9,20 +9,19 @@ the worker leaves.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import random
 import select
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from jobsched import definition as tasks
 from jobsched import output, wire
-from jobsched.board import Board, Posted
+from jobsched.board import Board
 from jobsched.channel import Channel
 from jobsched.clock import MICROSECONDS, Clock, SystemClock, from_micros
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
@@ -143,15 +142,14 @@ class Worker:
                 return self._to_be_claimed_again(claim, started, definition)
             args, kwargs = decode_arguments(record)
             definition.check(args, kwargs)
-            args, kwargs = definition.convert(args, kwargs)  # type: ignore[assignment]
+            arguments = definition.convert(args, kwargs)
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
         settings = self._categories.get(record.category) or CategoryConfig()
         self._interrupts.begin()
         self._memory.apply(settings.max_memory_bytes)
         try:
-            function = functools.partial(definition.function, *args, **kwargs)
-            value = self._call(claim, record, definition, settings, function)
+            value = self._call(claim, record, definition, settings, arguments)
         except BaseException as error:  # noqa: BLE001 (whatever user code raises is the job's failure)
             outcome = self._failed(claim, _retry_terms(record, definition, settings), started, error)
         else:
@@ -166,29 +164,25 @@ class Worker:
         record: JobRecord,
         definition: TaskDefinition,
         settings: CategoryConfig,
-        function: Callable[[], Any],
+        arguments: tuple[Sequence[Any], Mapping[str, Any]],
     ) -> Any:
         limit_s = record.timeout_s or definition.timeout_s or settings.timeout_s
         if limit_s is None:
-            self._board.post(Posted(claim.number, time.monotonic_ns(), 0, -1, 0))
+            self._board.post(claim.number, time.monotonic_ns())
         else:
             self._post(claim, limit_s, definition, settings, _retry_terms(record, definition, settings))
+        deadline = from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None
         here = CurrentJob(
-            _id=claim.job,
-            task=record.task,
-            category=record.category,
-            attempt=claim.attempt,
-            name=record.name,
-            deadline=from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None,
-            _asks=self._interrupts.asks,
-            _claim=claim.number,
-            _keep=self._keep,
-        )
+            claim.job, record.task, record.category, claim.attempt, record.name, deadline,
+            claim.number, self._interrupts.asks, self._keep,
+        )  # fmt: skip
+        args, kwargs = arguments
         token = current.set(here)
         try:
             if definition.is_async:
-                return self._interrupts.call_async(claim.number, limit_s, function())
-            return self._interrupts.call(claim.number, limit_s, function)
+                coroutine = definition.function(*args, **kwargs)
+                return self._interrupts.call_async(claim.number, limit_s, coroutine)
+            return self._interrupts.call(claim.number, limit_s, definition.function, *args, **kwargs)
         finally:
             if os.getpid() != self._pid:
                 # A child that the job has forked came back: it is no worker, and the board is not its.
@@ -215,7 +209,7 @@ class Worker:
         now = time.monotonic_ns()
         limit_us = round(limit_s * MICROSECONDS)
         kill_at = now + limit_us * 1000 + round(kill_after_s * _NANOSECONDS)
-        self._board.post(Posted(claim.number, now, kill_at, retry_us, limit_us))
+        self._board.post(claim.number, now, kill_at, retry_us, limit_us)
 
     def _keep(self, text: str) -> None:
         self._board.write(f"{text}\n".encode(errors="backslashreplace"))

@@ -26,22 +26,22 @@ class Dealer:
         """How many jobs fit in all."""
         return sum(room[1] for room in self._rooms)
 
-    def next(self, *, alone: bool) -> int | None:
-        """Return the worker for the next job; one that holds nothing, and gets no more, if the job
-        is to be `alone`: None if there is none such.
-        """
+    def next(self) -> int:
+        """Return the worker for the next job. There must be room."""
         rooms = self._rooms
-        if alone:
-            return self._next_free()
         room = rooms[0]
         room[1] -= 1
         room[2] = 1
-        rooms.rotate(-1)
-        if not room[1]:
-            rooms.pop()
+        if room[1]:
+            rooms.rotate(-1)
+        else:
+            rooms.popleft()
         return room[0]
 
-    def _next_free(self) -> int | None:
+    def next_free(self) -> int | None:
+        """Return a worker that holds nothing, for a job that is to be alone there: it gets no more.
+        None if there is none.
+        """
         for room in self._rooms:
             if not room[2]:
                 self._rooms.remove(room)

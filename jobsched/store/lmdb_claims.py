@@ -64,21 +64,22 @@ class Claims:
         the queue are left. It is the way of most jobs, and half as long as one by one.
         """
         rows, now, made = self._rows, self._now, self.made
+        status_of, record_of = rows.status, rows.record
+        put_status, put_running = rows.statuses.put, rows.running.put
         category = rows.categories[name].number
         first = number = rows.counters.claim
         for key, job_id in queue:
             if not key.startswith(prefix):
                 break
-            status = rows.status(job_id)
+            status = status_of(job_id)
             if status is None or status.terms is not None:
                 break
             number += 1
-            worker = dealer.next(alone=False)
-            assert worker is not None
+            worker = dealer.next()
             rules.claimed(status, claim=number, worker=worker, now=now)
-            rows.statuses.put(job_id, status)
-            rows.running.put(layout.running_key(number), layout.running_value(job_id, worker, category))
-            made.append(Claim(number, worker, status.attempt, job_id, rows.record(job_id) or b""))
+            put_status(job_id, status)
+            put_running(layout.running_key(number), layout.running_value(job_id, worker, category))
+            made.append(Claim(number, worker, status.attempt, job_id, record_of(job_id) or b""))
         rows.counters.claim = number
         rows.count(name, State.PENDING, first - number)
         rows.count(name, State.IN_PROGRESS, number - first)
@@ -97,7 +98,7 @@ class Claims:
         assert status.terms is not None
         if self._holds_up(key, job_id, status):
             return True
-        worker = dealer.next(alone=status.terms.is_alone)
+        worker = dealer.next_free() if status.terms.is_alone else dealer.next()
         if worker is None:
             self.blocked.append(name)
             return False

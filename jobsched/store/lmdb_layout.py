@@ -26,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import struct
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ __all__ = [
     "drop_attempts",
     "drop_blob",
     "encode_status",
+    "encode_statuses",
     "ended_key",
     "ended_prefix",
     "get_blob",
@@ -73,6 +75,7 @@ __all__ = [
     "split_pending",
     "split_running",
     "split_scheduled",
+    "timed_key",
     "write_category",
     "write_counters",
     "write_result",
@@ -92,10 +95,9 @@ _MOSTCHUNKS = 1 << 16
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
 _pending = struct.Struct(">IHQ")
-_scheduled = struct.Struct(">Q16s")
+_timed = struct.Struct(">Q16s")
 _running = struct.Struct(">Q")
 _running_value = struct.Struct(">16sQI")
-_ended = struct.Struct(">BQ16s")
 _TOP_PRIORITY = 0x7FFF
 _ATTEMPT_KEY = 24
 
@@ -190,6 +192,12 @@ def encode_status(status: JobStatus) -> bytes:
     return seal(_encode(status))
 
 
+def encode_statuses(statuses: Mapping[bytes, JobStatus]) -> list[tuple[bytes, bytes]]:
+    """Return the rows of statuses, given by the jobs' ids, as stored."""
+    encode, sealed = _encode, seal
+    return [(job_id, sealed(encode(status))) for job_id, status in statuses.items()]
+
+
 def decode_status(data: bytes) -> JobStatus:
     """Return a stored status. Raises BadRecord."""
     try:
@@ -214,14 +222,19 @@ def split_pending(key: bytes) -> tuple[int, int, int]:
     return category, _TOP_PRIORITY - inverted, sequence
 
 
+def timed_key(at: int, job_id: bytes) -> bytes:
+    """Return what orders jobs by a time."""
+    return _timed.pack(max(at, 0), job_id)
+
+
 def scheduled_key(due_at: int, job_id: bytes) -> bytes:
     """Return the key of a job that is not due."""
-    return _scheduled.pack(max(due_at, 0), job_id)
+    return timed_key(due_at, job_id)
 
 
 def split_scheduled(key: bytes) -> tuple[int, bytes]:
     """Return due time and id of a scheduled key."""
-    due_at, job_id = _scheduled.unpack(key)
+    due_at, job_id = _timed.unpack(key)
     return due_at, job_id
 
 
@@ -248,13 +261,13 @@ def ended_prefix(state: State) -> bytes:
 
 def ended_key(state: State, ended_at: int, job_id: bytes) -> bytes:
     """Return the key of a job that waits for nobody."""
-    return _ended.pack(state, max(ended_at, 0), job_id)
+    return ended_prefix(state) + timed_key(ended_at, job_id)
 
 
 def split_ended(key: bytes) -> tuple[State, int, bytes]:
     """Return state, time and id of an ended key."""
-    state, ended_at, job_id = _ended.unpack(key)
-    return State(state), ended_at, job_id
+    ended_at, job_id = _timed.unpack_from(key, 1)
+    return State(key[0]), ended_at, job_id
 
 
 def put_blob(txn: Txn, db: Db, key: bytes, blob: bytes) -> None:

@@ -7,6 +7,7 @@ same turn is never written.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     Cursor = lmdb.Cursor[bytes]
 else:
     Cursor = lmdb.Cursor
+
+_IN_PROGRESS = State.IN_PROGRESS  # to look up a member of an enum takes as long as to pack a key
 
 
 class Table:
@@ -47,6 +50,14 @@ class Table:
         """Delete a row; say whether there was one."""
         was_put = self._puts.pop(key, None) is not None
         return self._cursor.pop(key) is not None or was_put
+
+    def delete_all(self, keys: Iterable[bytes]) -> None:
+        """Delete rows that are there, faster where they lie side by side."""
+        self.write()
+        cursor = self._cursor
+        for key in sorted(keys):
+            if cursor.key() == key or cursor.set_key(key):
+                cursor.delete()  # and comes to the next one
 
     def write(self) -> None:
         """Write what was gathered."""
@@ -86,7 +97,7 @@ class Statuses:
     def put(self, job_id: bytes, status: JobStatus) -> None:
         """Have a status written."""
         self._puts[job_id] = status
-        if status.state is State.IN_PROGRESS:
+        if status.state is _IN_PROGRESS:
             self.held[job_id] = status
         else:
             self.held.pop(job_id, None)
@@ -100,6 +111,5 @@ class Statuses:
     def write(self) -> None:
         """Write what was gathered."""
         if self._puts:
-            encode = layout.encode_status
-            self._cursor.putmulti([(job_id, encode(status)) for job_id, status in self._puts.items()])
+            self._cursor.putmulti(layout.encode_statuses(self._puts))
             self._puts = {}

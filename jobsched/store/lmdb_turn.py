@@ -100,12 +100,18 @@ class LmdbTurn:
         """
         rows = self._rows
         held = rows.statuses.held
+        completed, nothing = State.COMPLETED, ParkedFor.NOTHING
+        prefix, timed_key = layout.ended_prefix(completed), layout.timed_key
+        behind = {name: layout.pending_prefix(row.number) for name, row in rows.categories.items()}
+        ended = dict.fromkeys(rows.categories, 0)
+        claims: list[int] = []
         for outcome in outcomes:
-            status = held.get(outcome.job)
+            job_id = outcome.job
+            status = held.get(job_id)
             if (
                 status is None
                 or status.claim != outcome.claim
-                or outcome.state is not State.COMPLETED
+                or outcome.state is not completed
                 or outcome.error is not None
                 or outcome.result is not None
                 or outcome.log
@@ -113,19 +119,20 @@ class LmdbTurn:
             ):
                 yield outcome
                 continue
-            status.state = State.COMPLETED
+            status.state = completed
             status.started_at = outcome.started_at
             status.ended_at = outcome.ended_at
-            status.parked_for = ParkedFor.NOTHING
+            status.parked_for = nothing
             name = status.category
-            rows.statuses.put(outcome.job, status)
-            rows.running.delete(layout.running_key(outcome.claim))
-            rows.ended.put(
-                layout.ended_key(State.COMPLETED, outcome.ended_at, outcome.job),
-                layout.pending_prefix(rows.categories[name].number),
-            )
-            rows.count(name, State.IN_PROGRESS, -1)
-            rows.count(name, State.COMPLETED, 1)
+            rows.statuses.put(job_id, status)
+            claims.append(outcome.claim)
+            rows.ended.put(prefix + timed_key(outcome.ended_at, job_id), behind[name])
+            ended[name] += 1
+        rows.running.delete_all(map(layout.running_key, claims))
+        for name, count in ended.items():
+            if count:
+                rows.count(name, State.IN_PROGRESS, -count)
+                rows.count(name, completed, count)
 
     def _finish(self, outcome: Outcome) -> None:
         job_id = outcome.job

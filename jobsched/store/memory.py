@@ -301,7 +301,7 @@ class MemoryStore:
                     if rules.is_expired(job.status, now=now):
                         self._rows.cancel_for(job, EXPIRED, now)
                     else:
-                        worker = dealer.next(alone=job.terms.is_alone)
+                        worker = dealer.next_free() if job.terms.is_alone else dealer.next()
                         if worker is None:
                             blocked.append(name)
                             break

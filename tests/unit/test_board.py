@@ -79,7 +79,7 @@ def test_a_new_board_says_that_nothing_runs(board):
 
 def test_what_a_worker_writes_is_read_by_its_node_and_the_other_way_round(board, start):
     worker = start(f"""
-board.post(Posted{tuple(RUNNING)})
+board.post{tuple(RUNNING)}
 board.write("grüße\\n".encode())
 tell("posted")
 tell(f"{{board.cancel_stage(7)}} {{board.cancel_stage(8)}}")
@@ -98,7 +98,7 @@ tell("cleared")
 
 
 def test_what_a_worker_wrote_outlives_its_death(board, start):
-    worker = start(f"board.post(Posted{tuple(RUNNING)}); board.write(b'last words'); tell('up')")
+    worker = start(f"board.post{tuple(RUNNING)}; board.write(b'last words'); tell('up')")
     assert worker.hear() == "up"
     assert worker.end() == -signal.SIGKILL
     assert (board.posted, board.output(), board.fault()) == (RUNNING, "last words", "")
@@ -107,7 +107,7 @@ def test_what_a_worker_wrote_outlives_its_death(board, start):
 def test_a_fault_of_python_says_where_it_was(board, start):
     worker = start("""
 board.catch_faults()
-board.post(Posted(7, 0, 0, 0, 0))
+board.post(7, 0)
 board.write(b"x" * 40_000)
 def stumble():
     import os, signal
@@ -121,9 +121,9 @@ stumble()
 
 
 def test_a_new_run_begins_its_output_anew(board):
-    board.post(RUNNING)
+    board.post(*RUNNING)
     board.write(b"x" * 20_000)
-    board.post(RUNNING._replace(claim=8))
+    board.post(*RUNNING._replace(claim=8))
     assert (board.output(), board.has_output) == ("", False)
     board.write(b"new")
     assert board.output() == "new"

@@ -3,7 +3,6 @@ import signal
 
 import pytest
 
-from jobsched.board import Posted
 from jobsched.death import cause_of_death, crash_outcome, is_bystander
 from jobsched.job import Crash, State
 from jobsched.preloader import Exited
@@ -25,7 +24,7 @@ def killed(number: int, *, out_of_memory: bool = False) -> Exited:
 def worker():
     link = WorkerLink(7, "mail", 100.0, lambda _: None)
     link.let_go_of_far_ends()
-    link.board.post(Posted(5, 0, 0, -1, 0))
+    link.board.post(5, 0)
     yield link
     link.close()
 

@@ -3,7 +3,6 @@ import time
 
 import pytest
 
-from jobsched.board import Posted
 from jobsched.config import CategoryConfig
 from jobsched.job import State
 from jobsched.pool import Pool
@@ -81,7 +80,7 @@ def post(
     """Have a worker say that it began a run 3 s ago, with a limit of 2 s."""
     now = time.monotonic_ns()
     kill_at = 0 if kill_in_s is None else now + int(kill_in_s * 1e9)
-    worker.board.post(Posted(claim, kill_at - 3_000_000_000, kill_at, retry_after_us, 2_000_000))
+    worker.board.post(claim, kill_at - 3_000_000_000, kill_at, retry_after_us, 2_000_000)
 
 
 # When it looks.
