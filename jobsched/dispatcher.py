@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
+_SILENT = TaskDefinition(name="", function=print)  # says nothing of its jobs: of a task not known here
+
 TaskLike = str | Callable[..., Any] | TaskDefinition
 
 
@@ -229,30 +231,30 @@ class Dispatcher:
             definition.check(args, kwargs)
         names = definition.parameters if definition else ()
         packed = encode_arguments(task_name, args, kwargs, names)
-        category = category or (definition.category if definition else None)
+        own = definition or _SILENT
+        category = category or own.category
         if category is None:
             raise InvalidOption(f"task {task_name!r} has no category of its own: pass one")
-        self.config.category(checked_category(category))
-        default = definition.priority if definition else 0
-        unique = Unique(key=unique) if isinstance(unique, str) else unique
-        unique = unique or (definition.unique if definition else None)
-        expires_in = expires_in or (definition.expires_in_s if definition else None)
+        if type(category) is not str or category not in self.config.categories:
+            self.config.category(checked_category(category))
+        unique = Unique(key=unique) if isinstance(unique, str) else unique or own.unique
+        expires_in = expires_in or own.expires_in_s
         return PreparedJob(
-            id=new_id() if id is None else checked_id(id),
-            task=task_name,
-            category=category,
-            priority=checked_priority(default if priority is None else priority),
-            delay_s=checked_delay(delay, at),
-            at=checked_at(at),
-            args=packed[0],
-            kwargs=packed[1],
-            name=checked_name(name),
-            max_retries=checked_retries(max_retries),
-            timeout_s=checked_period("timeout", timeout),
-            expires_in_s=checked_period("expires_in", expires_in),
-            by_name=definition is None,
-            unique=unique,
-            terms=terms_of(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
+            new_id() if id is None else checked_id(id),
+            task_name,
+            category,
+            own.priority if priority is None else checked_priority(priority),
+            0.0 if type(delay) is int and not delay else checked_delay(delay, at),
+            0 if at is None else checked_at(at),
+            packed[0],
+            packed[1],
+            None if name is None else checked_name(name),
+            None if max_retries is None else checked_retries(max_retries),
+            None if timeout is None else checked_period("timeout", timeout),
+            None if expires_in is None else checked_period("expires_in", expires_in),
+            definition is None,
+            unique,
+            terms_of(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
         )
 
     def dispatch_many(self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False) -> list[Job]:
@@ -360,9 +362,9 @@ class Dispatcher:
 
     def _importable(self, definition: TaskDefinition) -> str:
         """Return a task's name as workers know it: a script's own functions are not theirs."""
-        module, _, qualname = definition.name.partition(":")
-        if module != "__main__":
+        if not definition.name.startswith("__main__:"):
             return definition.name
+        _, _, qualname = definition.name.partition(":")
         from importlib.util import find_spec  # noqa: PLC0415 (both slow to import, and for scripts alone)
         from pathlib import Path  # noqa: PLC0415
 

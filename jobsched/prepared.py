@@ -37,25 +37,16 @@ class PreparedJob(msgspec.Struct, frozen=True, gc=False):
 def new_job(job: PreparedJob, now: int) -> NewJob:
     """Return the job as a request carries it. `now` is in UTC microseconds."""
     record = JobRecord(
-        id=job.id,
-        task=job.task,
-        category=job.category,
-        priority=job.priority,
-        dispatched_at=now,
-        args=msgspec.Raw(job.args),
-        kwargs=msgspec.Raw(job.kwargs),
-        name=job.name,
-        max_retries=job.max_retries,
-        timeout_s=job.timeout_s,
-        by_name=job.by_name,
-    )
+        job.id, job.task, job.category, job.priority, now, msgspec.Raw(job.args), msgspec.Raw(job.kwargs),
+        job.name, job.max_retries, job.timeout_s, job.by_name,
+    )  # fmt: skip
     due_at = job.at or (now + int(job.delay_s * MICROSECONDS) if job.delay_s else 0)
     terms = job.terms
     if job.expires_in_s is not None:
         terms = msgspec.structs.replace(terms, expires_at=now + int(job.expires_in_s * MICROSECONDS))
     return NewJob(
         job.id, job.task, job.category, job.priority, due_at, encode_record(record),
-        None if terms == NO_TERMS else terms,
+        None if terms is NO_TERMS or terms == NO_TERMS else terms,
         job.unique.on_conflict if job.unique else "keep",
     )  # fmt: skip
 

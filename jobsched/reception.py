@@ -11,7 +11,7 @@ import msgspec
 from jobsched import wire
 from jobsched.config import Config
 from jobsched.errors import PayloadTooLarge, UnknownCategory, UnknownTask, WireError
-from jobsched.job import KEY_BYTES, MAX_PAYLOAD, PRIORITY_LIMIT, is_final
+from jobsched.job import KEY_BYTES, MAX_PAYLOAD, Terms, is_final
 from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
 from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
@@ -99,14 +99,13 @@ class Reception:
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request cannot be accepted: it is refused whole."""
         categories, tasks = self._config.categories, self.tasks
+        for task in {job.task for job in request.jobs} if tasks and not request.takes_unknown else ():
+            if task not in tasks:
+                return _refused(UnknownTask(task, tasks))
         for job in request.jobs:
-            if job.category not in categories:
-                return _refused(UnknownCategory(job.category, categories))
-            if tasks and job.task not in tasks and not request.takes_unknown:
-                return _refused(UnknownTask(job.task, tasks))
             if len(job.record) > MAX_PAYLOAD + _RECORD_SLACK:
                 return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
-        for name in (*request.pause, *request.resume):
+        for name in (*{job.category for job in request.jobs}, *request.pause, *request.resume):
             if name not in categories:
                 return _refused(UnknownCategory(name, categories))
         return None
@@ -188,26 +187,22 @@ def _no_report() -> NodeReport:
 def _check_ids(message: wire.Ask | wire.Look) -> None:
     """Raise WireError for what no client of ours sends and no store could keep."""
     if isinstance(message, wire.Look):
-        ids, jobs = [message.job], list[NewJob]()
+        ids = [message.job]
     else:
-        jobs = list(message.request.jobs)
         request = message.request
-        ids = [*request.cancel, *request.retry, *request.delete, *(job.id for job in jobs)]
-        if len(ids) > MAX_REQUEST_JOBS:
+        ids = [*request.cancel, *request.retry, *request.delete]
+        if len(ids) + len(request.jobs) > MAX_REQUEST_JOBS:
             raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs")
-        for job in jobs:
-            _check_terms(job)
+        for job in request.jobs:
+            if job.terms is not None:
+                _check_terms(job.terms)
     if any(len(job_id) != ID_BYTES for job_id in ids):
         raise WireError(f"a job id that has not {ID_BYTES} bytes")
-    if any(abs(job.priority) > PRIORITY_LIMIT or job.due_at < 0 for job in jobs):
-        raise WireError(f"a priority outside ±{PRIORITY_LIMIT:,}, or a negative time")
 
 
-def _check_terms(job: NewJob) -> None:
-    if job.terms is None:
-        return
-    keys = [limit.key for limit in job.terms.limits] + ([job.terms.unique] if job.terms.unique else [])
-    if any(len(key) != KEY_BYTES for key in keys) or len(keys) > _KEYS or job.terms.expires_at < 0:
+def _check_terms(terms: Terms) -> None:
+    keys = [limit.key for limit in terms.limits] + ([terms.unique] if terms.unique else [])
+    if any(len(key) != KEY_BYTES for key in keys) or len(keys) > _KEYS or terms.expires_at < 0:
         raise WireError(f"terms with a key that has not {KEY_BYTES} bytes, too many, or a negative time")
 
 

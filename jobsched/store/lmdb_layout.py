@@ -62,6 +62,7 @@ __all__ = [
     "pending_key",
     "pending_prefix",
     "put_blob",
+    "queue_prefix",
     "read_attempts",
     "read_cache",
     "read_categories",
@@ -94,6 +95,7 @@ CHUNK = 2000
 _MOSTCHUNKS = 1 << 16
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
+_queue = struct.Struct(">IH")
 _pending = struct.Struct(">IHQ")
 _timed = struct.Struct(">Q16s")
 _running = struct.Struct(">Q")
@@ -209,6 +211,11 @@ def decode_status(data: bytes) -> JobStatus:
 def pending_prefix(category: int) -> bytes:
     """Return what the pending keys of a category begin with."""
     return category.to_bytes(4, "big")
+
+
+def queue_prefix(category: int, priority: int) -> bytes:
+    """Return what the pending keys of a category and priority begin with; 8 bytes of sequence follow."""
+    return _queue.pack(category, _TOP_PRIORITY - priority)
 
 
 def pending_key(category: int, priority: int, sequence: int) -> bytes:

@@ -6,10 +6,13 @@ from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
 from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
 from jobsched.store.lmdb_layout import ResultRow
+from jobsched.store.lmdb_plain import PlainJobs
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.reasons import key_is_taken, queue_is_full, replaced_by
 
 __all__ = ["Requests"]
+
+_MANY = 16  # jobs in a request: fewer may be claimed in the same turn, and need not be read again then
 
 
 class Requests:
@@ -74,15 +77,22 @@ class Requests:
         if refused is not None:
             return refused
         kept: dict[int, bytes] = {}
+        known = self._rows.known([job.id for job in request.jobs])
+        plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY else None
         for place, job in enumerate(request.jobs):
-            if self._rows.is_known(job.id):
+            if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost
+            known.add(job.id)
+            if plain is not None and plain.takes(job):
+                continue
             if job.terms is not None and job.terms.unique:
                 holder = self._make_way(job, job.terms.unique, now)
                 if holder is not None:
                     kept[place] = holder
                     continue
             self._add_one(job, now)
+        if plain is not None:
+            plain.write()
         return Accepted(kept=kept)
 
     def _add_one(self, job: NewJob, now: int) -> None:

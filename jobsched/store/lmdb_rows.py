@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jobsched import transitions as rules
 from jobsched.codec import BadRecord
 from jobsched.job import JobError, JobStatus, ParkedFor, State
@@ -163,6 +165,10 @@ class Rows:
     def holder(self, key: bytes) -> bytes | None:
         """Return the job that holds a unique key."""
         return self.txn.get(key, db=self.dbs.unique)
+
+    def known(self, job_ids: Sequence[bytes]) -> set[bytes]:
+        """Return those of some ids that jobs have."""
+        return self.statuses.among(job_ids)
 
     def is_known(self, job_id: bytes) -> bool:
         """Say whether there is such a job."""

@@ -7,7 +7,7 @@ same turn is never written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import lmdb
@@ -45,6 +45,10 @@ class Table:
     def put(self, key: bytes, value: bytes) -> None:
         """Have a row written."""
         self._puts[key] = value
+
+    def put_all(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write rows now."""
+        self._cursor.putmulti(rows)
 
     def delete(self, key: bytes) -> bool:
         """Delete a row; say whether there was one."""
@@ -93,6 +97,16 @@ class Statuses:
 
     def __contains__(self, job_id: bytes) -> bool:
         return job_id in self._puts or self._cursor.set_key(job_id)
+
+    def among(self, job_ids: Sequence[bytes]) -> set[bytes]:
+        """Return those of some ids that have a status."""
+        found = {key for key, _ in self._cursor.getmulti(job_ids)}
+        found.update(job_id for job_id in job_ids if job_id in self._puts)
+        return found
+
+    def put_encoded(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write the statuses of jobs that have none yet, as stored."""
+        self._cursor.putmulti(rows)
 
     def put(self, job_id: bytes, status: JobStatus) -> None:
         """Have a status written."""
