@@ -2,7 +2,8 @@
 
 All workers come from one preloader, so an idle one changes its category by a new label. Between
 the balancer's decisions no worker idles beyond its category's minimum while another category
-below its maximum has work: it is lent, and back at the end of its job.
+below its maximum has work: it is lent, and as soon as its own has work again, recalled: back at the
+end of its job, or another one in its place whose job ends sooner.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Pool:
             for supervisor in self._supervisors.values()
             for _ in range(supervisor.target - homes[supervisor.name])
         ]
-        surplus = self._surplus(homes) if missing else []
+        surplus = self._surplus(homes, now) if missing else []
         revoked: list[GiveBack] = []
         for worker, supervisor in zip(surplus, missing, strict=False):
             revoked += self._move(worker, supervisor.name)
@@ -74,15 +75,21 @@ class Pool:
                 self._start(supervisor.name, now)
         return revoked
 
-    def _surplus(self, homes: Counter[str]) -> list[WorkerLink]:
-        """Return the workers over their category's target, those first that are idle."""
+    def _surplus(self, homes: Counter[str], now: float) -> list[WorkerLink]:
+        """Return the workers over their category's target, those first that are free soonest."""
         found: list[WorkerLink] = []
         over = {name: homes[name] - supervisor.target for name, supervisor in self._supervisors.items()}
-        for worker in sorted(self.workers.values(), key=lambda worker: bool(worker.held)):
+        for worker in sorted(self.workers.values(), key=lambda worker: self._free_in_s(worker, now)):
             if not worker.is_leaving and over[worker.home] > 0:
                 over[worker.home] -= 1
                 found.append(worker)
         return found
+
+    def _free_in_s(self, worker: WorkerLink, now: float) -> float:
+        """Return in how many seconds a worker is likely to end its job; -1 if it has none."""
+        if not worker.held:
+            return -1.0
+        return self._supervisors[worker.serving or worker.home].rest_s(now - worker.progress_at)
 
     def _move(self, worker: WorkerLink, category: str) -> list[GiveBack]:
         log.debug("worker %d moves category=%s to=%s", worker.number, worker.home, category)
@@ -116,6 +123,22 @@ class Pool:
 
     # Who gets work.
 
+    def recall(self, waiting: Mapping[str, int], now: float) -> list[GiveBack]:
+        """Have lent workers come back whose own category has work; return what was revoked.
+
+        Whoever is likely to end its job first where one serves comes in its place: what is revoked
+        is only what it holds ahead.
+        """
+        revoked: list[GiveBack] = []
+        for lent in list(self.workers.values()):
+            if len(lent.held) > 1 and lent.serving != lent.home and waiting.get(lent.home):
+                others = (worker for worker in self.workers.values() if not worker.is_leaving)
+                peers = [lent, *(other for other in others if other.serving == other.home == lent.serving)]
+                soonest = min(peers, key=lambda worker: self._free_in_s(worker, now))
+                soonest.home, lent.home = lent.home, soonest.home
+                revoked += soonest.revoke()
+        return revoked
+
     def slots(self, waiting: Mapping[str, int], now: float, commit_s: float) -> list[Slot]:
         """Return the room at the workers, given how many jobs each category has that can start.
 
@@ -131,19 +154,21 @@ class Pool:
         for worker in sorted(self.workers.values(), key=lambda worker: bool(worker.held)):
             if not worker.is_ready or worker.is_leaving:
                 continue
-            if worker.held and (worker.serving != worker.home or rest.get(worker.home, 0) <= 0):
-                continue
             if not worker.held and rest.get(worker.home, 0) <= 0:
                 free.append(worker)
                 continue
-            supervisor = self._supervisors[worker.home]
+            category = worker.serving if worker.held and worker.serving else worker.home
+            is_wanted = category != worker.home and waiting.get(worker.home)  # lent, and due back
+            if is_wanted or (worker.held and rest.get(category, 0) <= 0):
+                continue
+            supervisor = self._supervisors[category]
             if not worker.held and not self._admits(supervisor, serving):
                 continue
             room = supervisor.room(worker, now, commit_s)
             if room:
-                serving[worker.home] += not worker.held
-                rest[worker.home] -= room
-                slots.append(Slot(worker.home, worker.number, room, bool(worker.held)))
+                serving[category] += not worker.held
+                rest[category] -= room
+                slots.append(Slot(category, worker.number, room, bool(worker.held)))
         slots += self._lend(free, rest, serving, now, commit_s)
         return [slot for slot in self._within_rates(slots, now) if not self._is_useless(slot)]
 
@@ -212,10 +237,11 @@ class Pool:
                     serving[worker.home] += 1
                     slots.append(Slot(worker.home, worker.number, home.room(worker, now, commit_s)))
                 continue
+            room = self._supervisors[borrower].room(worker, now, commit_s)
             at_home[worker.home] -= 1
             serving[borrower] += 1
-            rest[borrower] -= 1
-            slots.append(Slot(borrower, worker.number, 1))
+            rest[borrower] -= room
+            slots.append(Slot(borrower, worker.number, room))
         return slots
 
     def _borrower(

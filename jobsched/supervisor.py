@@ -76,6 +76,13 @@ class Supervisor:
         self.restart_at = now + wait
         return wait
 
+    def rest_s(self, ran_s: float) -> float:
+        """Return for how many seconds a job is likely to go on that has run for so long: the rest of
+        the mean, and once over it as long again.
+        """
+        mean = self.mean_run_s or 0.0
+        return mean - ran_s if ran_s < mean else ran_s
+
     def window_s(self, commit_s: float) -> float:
         """Return how many seconds of work a worker may hold ahead."""
         return max(_LEAST_WINDOW_S, 2 * commit_s)

@@ -221,11 +221,54 @@ def test_short_jobs_are_given_ahead_also_to_a_busy_worker(crew):
 # Lending.
 
 
-def test_an_idle_worker_is_lent_for_one_job_where_there_is_more_than_the_own_workers_take(crew):
+def test_an_idle_worker_is_lent_where_there_is_more_than_the_own_workers_take(crew):
     it = crew()
     it.supervisors["reports"].mean_run_s = 0.0001
     it.target(mail=2, reports=1)
-    assert it.slots(reports=100) == {3: ("reports", 21), 1: ("reports", 1), 2: ("reports", 1)}
+    assert it.slots(reports=100) == {3: ("reports", 21), 1: ("reports", 21), 2: ("reports", 21)}
+    assert it.slots(reports=30) == {3: ("reports", 21), 1: ("reports", 21), 2: ("mail", 1)}
+
+
+def test_a_lent_worker_goes_on_while_its_own_category_has_no_work(crew):
+    it = crew()
+    it.supervisors["reports"].mean_run_s = 0.0001
+    it.target(mail=1)
+    it.give(1, "reports", 5)
+    assert it.slots(reports=100) == {1: ("reports", 16)}
+    assert it.slots(reports=100, mail=1) == {}
+
+
+def test_a_lent_worker_whose_category_has_work_is_recalled_and_keeps_what_it_runs(crew):
+    it = crew()
+    it.target(mail=1)
+    it.give(1, "reports", 3)
+    assert it.pool.recall({"reports": 9}, NOW) == []
+    assert it.pool.recall({"reports": 9, "mail": 1}, NOW) == given_back(2, 3)
+    assert it.homes == {1: "mail"}
+    assert [held.claim for held in it.pool.workers[1].held] == [1]
+
+
+def test_whoever_is_free_soonest_comes_in_the_place_of_a_lent_worker(crew):
+    it = crew()
+    it.supervisors["reports"].mean_run_s = 0.005
+    it.target(mail=1, reports=3)
+    for number, ran_s in ((1, 0.001), (2, 0.004), (3, 0.003), (4, 0.05)):
+        it.give(number, "reports", 2)
+        it.pool.workers[number].progress_at = NOW - ran_s
+    assert it.pool.recall({"mail": 1}, NOW) == given_back(4)
+    assert it.homes == {1: "reports", 2: "mail", 3: "reports", 4: "reports"}
+    assert it.pool.recall({"mail": 1}, NOW) == []
+
+
+def test_of_busy_workers_that_one_moves_that_is_free_soonest(crew):
+    it = crew()
+    it.supervisors["reports"].mean_run_s = 0.005
+    it.target(reports=3)
+    for number, ran_s in ((1, 0.001), (2, 0.05), (3, 0.004)):
+        it.give(number, "reports", 2)
+        it.pool.workers[number].progress_at = NOW - ran_s
+    assert it.target(mail=1, reports=2) == given_back(6)
+    assert it.homes == {1: "reports", 2: "reports", 3: "mail"}
 
 
 def test_nobody_is_lent_when_the_own_workers_take_it_all(crew):

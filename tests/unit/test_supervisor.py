@@ -49,6 +49,12 @@ def test_a_job_that_ends_forgives_the_deaths(supervisor):
 # Run times.
 
 
+@pytest.mark.parametrize(("ran_s", "rest_s"), [(0.0, 0.25), (0.125, 0.125), (0.25, 0.25), (8.0, 8.0)])
+def test_a_job_is_likely_to_take_the_mean_and_once_over_it_as_long_again(supervisor, ran_s, rest_s):
+    supervisor.mean_run_s = 0.25
+    assert supervisor.rest_s(ran_s) == rest_s
+
+
 def test_the_first_run_is_the_mean_and_later_ones_move_it_a_little(supervisor):
     assert supervisor.mean_run_s is None
     supervisor.ran(2.0)
