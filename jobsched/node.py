@@ -88,7 +88,7 @@ class Node:
         self._stats: dict[str, CategoryStats] = {}
         self._decisions: list[Decision] = []
         self._commit_s = 0.001  # a moving average
-        self._is_eager = True  # the last turn may have left something to do at once
+        self._is_eager = True  # the last turn may have left jobs that can start at once
         self._store_again_at = 0.0  # monotonic; after a failure of the store it is left alone until then
         self._store_failing_since: float | None = None
         self._drain: Drain | None = None
@@ -189,7 +189,7 @@ class Node:
         if turn is not None and result is not None:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
-        self._is_eager = result is not None
+        self._is_eager = result is not None and any(self._waiting().values())
         if self._until_idle and not self._stops and self._is_idle():
             self.stop()
         if ended or self._reception.has_looks:
