@@ -35,7 +35,7 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
     requests = list(turn.requests)
     deleted: dict[int, Accepted] = {}
     for place, request in enumerate(requests):
-        if request.delete and request == Request(delete=request.delete):
+        if request.delete and not _changes_more(request):
             requests[place] = Request()
             deleted[place] = Accepted(_delete(apply, request.delete, turn.now))
     pruned = sum(_prune(apply, order, turn.now) for order in turn.prune)
@@ -48,6 +48,11 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
     result = apply(rest, refused)
     replies = [deleted.get(place, reply) for place, reply in enumerate(result.replies)]
     return msgspec.structs.replace(result, lost=lost + result.lost, replies=replies, pruned=pruned)
+
+
+def _changes_more(request: Request) -> bool:
+    """Say whether a request asks for anything beside deletions: it is applied whole then."""
+    return bool(request.jobs or request.cancel or request.retry or request.pause or request.resume)
 
 
 def _delete(apply: Apply, job_ids: Sequence[bytes], now: int) -> list[State | None]:

@@ -4,6 +4,7 @@ import os
 import stat
 
 import lmdb as engine
+import msgspec
 import pytest
 
 from jobsched.errors import StoreError, StoreFormatError, StoreFull, StoreUnsafe
@@ -89,6 +90,15 @@ def test_a_full_store_refuses_jobs_and_lets_the_others_end(place, new_job, monke
     store.close()
 
 
+def as_made(request: Request) -> Request:
+    return request
+
+
+def as_sent(request: Request) -> Request:
+    """Return a request as a node has it: what it leaves out is there too, and empty."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=Request)
+
+
 @pytest.fixture
 def full(place, new_job, monkeypatch):
     """A store that is nearly full of completed jobs, two on a page, and their ids."""
@@ -106,10 +116,11 @@ def full(place, new_job, monkeypatch):
     store.close()
 
 
-def test_deletions_make_room_in_a_full_store_however_many_they_are(full, new_job):
+@pytest.mark.parametrize("came", [as_made, as_sent], ids=["as made", "as sent"])
+def test_deletions_make_room_in_a_full_store_however_many_they_are(full, new_job, came):
     store, ids = full
     doomed = ids[::2]
-    assert store.apply(Turn(now=NOW, requests=[Request(delete=doomed)])).replies == [
+    assert store.apply(Turn(now=NOW, requests=[came(Request(delete=doomed))])).replies == [
         Accepted([None] * len(doomed))
     ]
     assert store.stats()["mail"][State.COMPLETED] == len(ids) - len(doomed)
