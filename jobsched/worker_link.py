@@ -179,7 +179,7 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         count, data = self.board.outbox.take(mark)
         try:
             self._ended += _decode_outbox(bytes((_ARRAY,)) + count.to_bytes(4, "big") + data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self._peer} put what is no outcome into its outbox: {error}") from error
 
     def look(self) -> None:

@@ -345,6 +345,14 @@ def test_what_is_no_outcome_in_the_outbox_names_the_worker(link, worker):
         link.receive()
 
 
+def test_what_is_nested_without_end_in_the_outbox_names_the_worker(link, worker):
+    outcome = msgspec.msgpack.encode(Outcome(job_id(1), 1, State.COMPLETED, 1, 2))
+    longer = bytes((outcome[0] + 1,)) + outcome[1:]  # by a field more than there are
+    worker.say(wire.Filled(link.board.outbox.put(longer + b"\x91" * 50_000)))
+    with pytest.raises(WireError, match="worker 7 put what is no outcome into its outbox"):
+        link.receive()
+
+
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgspec.msgpack.encode(["Work", []]), b"\x93\x01\x02\x03"])
 def test_what_is_no_message_names_the_worker(link, worker, body):
     worker.socket.sendall(len(body).to_bytes(4, "big") + body)
