@@ -120,6 +120,20 @@ stumble()
     assert board.output().endswith("x" * RING)
 
 
+def test_a_long_word_on_a_fault_spoils_no_outcome(board, start):
+    worker = start("""
+board.catch_faults()
+board.outbox.put(b"outcome")
+code = "def stumble(depth): stumble(depth - 1) if depth else os.kill(os.getpid(), signal.SIGSEGV)"
+import os, signal
+exec(compile(code, "/a/long/way" * 40, "exec"))
+stumble(200)
+""")
+    assert worker.process.wait(10) == -signal.SIGSEGV
+    assert len(board.fault()) == RING
+    assert board.outbox.take(board.outbox.mark) == (1, b"outcome")
+
+
 def test_a_new_run_begins_its_output_anew(board):
     board.post(*RUNNING)
     board.write(b"x" * 20_000)
