@@ -119,9 +119,10 @@ class Board:
 
     @property
     def posted(self) -> Posted:
-        """What runs; where `claim` is 0, nothing, and the rest does not count."""
+        """What runs; where `claim` is 0, nothing, or another run begins: the rest does not count."""
+        before = _claim.unpack_from(self._memory, _CLAIM_AT)[0]
         *times, claim = _posted.unpack_from(self._memory, _POSTED_AT)
-        return Posted(claim, *times)
+        return Posted(claim if claim == before else 0, *times)  # the rest may be of the run before
 
     def cancel_stage(self, claim: int) -> int:
         """Return how urgently a run is asked to end: 0 if it is not."""

@@ -97,6 +97,23 @@ tell("cleared")
     assert board.output() == "grüße\n"
 
 
+def test_what_is_read_while_a_worker_begins_another_run_is_of_one_run(board, start):
+    worker = start("""
+tell("up")
+for claim in range(1, 1_000_001):
+    board.post(claim, claim, claim, claim, claim)
+    board.clear()
+""")
+    assert worker.hear() == "up"
+    worker.go_on()
+    torn = []
+    while worker.process.poll() is None:
+        claim, *rest = board.posted
+        if claim and rest != [claim] * 4:
+            torn.append((claim, *rest))
+    assert torn == []
+
+
 def test_what_a_worker_wrote_outlives_its_death(board, start):
     worker = start(f"board.post{tuple(RUNNING)}; board.write(b'last words'); tell('up')")
     assert worker.hear() == "up"
