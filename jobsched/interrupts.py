@@ -8,6 +8,7 @@ neither: the node kills it a little later.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import signal
 import time
@@ -115,7 +116,8 @@ class Interrupts:
             if self._board.cancel_stage(claim):
                 coroutine.close()
                 raise JobCancel("cancelled before it began")
-            return self._runner.run(bounded())
+            # The runner's own context is that in which its first job ran.
+            return self._runner.run(bounded(), context=contextvars.copy_context())
         finally:
             self._claim, self._task, self._is_async = 0, None, False
 

@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import os
 import select
 import signal
@@ -317,3 +318,20 @@ def test_coroutines_share_one_event_loop_also_after_a_timeout(interrupts):
         return first == second
 
     assert in_child(work) == "True"
+
+
+def test_a_coroutine_sees_what_was_set_for_it_and_not_for_the_one_before(interrupts):
+    number = contextvars.ContextVar("number")
+
+    async def look():
+        return number.get()
+
+    def two_jobs():
+        found = []
+        for claim in (1, 2):
+            token = number.set(claim)
+            found.append(interrupts.call_async(claim, None, look()))
+            number.reset(token)
+        return found
+
+    assert in_child(two_jobs) == "[1, 2]"
