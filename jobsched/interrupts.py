@@ -55,9 +55,10 @@ class Interrupts:
 
     def asks(self, claim: int) -> bool:
         """Tell the job whether it is cancelled."""
-        self._asks = True
         stage = self._board.cancel_stage(claim)
-        self.has_seen = self.has_seen or stage > 0
+        if claim == self._claim:  # and no thread that an earlier job has left
+            self._asks = True
+            self.has_seen = self.has_seen or stage > 0
         return stage > 0
 
     def call(

@@ -160,6 +160,18 @@ def test_a_job_that_asks_is_not_interrupted_until_its_node_insists(board, interr
     assert in_child(work) == "([False, True, 'went on'], True)"
 
 
+def test_what_an_earlier_job_has_left_asks_for_that_job_alone(board, interrupts):
+    """As a thread does that looks now and then, and goes on when its job has ended."""
+
+    def work():
+        board.ask_cancel(1, 1)
+        interrupts.begin()
+        told = interrupts.call(2, 5, lambda: interrupts.asks(1))
+        return told, interrupts.has_seen
+
+    assert in_child(work) == "(True, False)"
+
+
 def test_the_next_job_has_not_asked(board, interrupts):
     def job():
         board.ask_cancel(2, 1)
