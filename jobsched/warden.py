@@ -87,9 +87,9 @@ class Warden:
 
     def _forget(self, workers: Iterable[WorkerLink]) -> None:
         """Drop the cancellations of runs that have ended."""
-        held = {worker.number: worker.held[0].claim for worker in workers if worker.held}
+        held = {worker.number: [held.claim for held in worker.held] for worker in workers}
         for number, cancellation in list(self._cancelled.items()):
-            if held.get(number) != cancellation.claim:
+            if cancellation.claim not in held.get(number, ()):
                 del self._cancelled[number]
 
     def _find_doom(self, pool: Pool, worker: WorkerLink, now: float, *, memory: bool) -> Doom | None:

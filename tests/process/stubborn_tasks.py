@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from recorded_tasks import HERE, PATIENCE_S, note, recorded, wait_for
 
@@ -202,3 +203,12 @@ def cancel_other(label: str, job_id: str, gate: str) -> str | None:
         (state,) = default_dispatcher().cancel([job_id])
         wait_for(HERE / gate)
     return None if state is None else str(state)
+
+
+@task
+def stop_process(pid: int) -> None:
+    """Stop a process like a debugger does."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE_S
+    while b") T " not in Path(f"/proc/{pid}/stat").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.001)

@@ -176,6 +176,15 @@ def test_a_cancellation_that_is_repeated_puts_nothing_off(watch):
     assert watched.step(5.0) is not None
 
 
+def test_a_cancellation_outlasts_that_the_end_of_the_run_before_is_told(watch):
+    watched = watch()
+    worker = watched.worker(claims=(4, 5))
+    watched.cancel(worker)
+    assert watched.step(0.0) is None
+    worker.held.popleft()
+    assert watched.step(5.0) == Doom(5, State.CANCELLED, "cancelled: killed, as it went on for 5 s")
+
+
 def test_the_next_run_of_a_worker_is_not_ended_for_the_one_before(watch):
     watched = watch()
     worker = watched.worker(claims=(5, 6))
