@@ -40,7 +40,7 @@ class Channel:
         self._state = threading.Condition()  # guards the next three
         self._number = 0
         self._answers: dict[int, Reply | StoredJob | None] = {}
-        self._is_read = False  # whether a thread reads
+        self._reader = 0  # the thread that reads
         # Whether an exception now would tear a frame: each written by whoever sends, or reads.
         self._sends_frame = False
         self._takes_frame = False
@@ -71,6 +71,19 @@ class Channel:
                     self._socket.sendall(data)
             finally:
                 self._sends_frame = False
+
+    def next_claim(self, generation: int) -> Claim:
+        """Wait for the job that a token of a generation is worth, and take it; a thread that an earlier
+        job has left may be reading. Raises ConnectionError when the node is gone.
+        """
+        while self.is_behind(generation) or not self.claims:
+            with self._state:
+                if not self.is_behind(generation) and self.claims:
+                    break
+                if not self._may_read(None):
+                    continue
+            self._read(None)
+        return self.claims.popleft()
 
     def receive(self) -> None:
         """Wait for what comes next, and sort it. Raises ConnectionError when the node is gone."""
@@ -135,19 +148,28 @@ class Channel:
                     return self._answers.pop(number)
                 if rest is not None and rest <= 0:
                     raise TimeoutError
-                if self._is_read:
-                    self._state.wait(rest)
+                if not self._may_read(rest):
                     continue
-                self._is_read = True
-            self._read(rest)
+            try:
+                self._read(rest)
+            except ConnectionError as error:
+                raise Unavailable("the node is gone") from error
+
+    def _may_read(self, rest: float | None) -> bool:
+        """Have this thread read, or wait while another one does. One that was interrupted just before it
+        read may still stand as the reader.
+        """
+        if self._reader not in (0, threading.get_ident()):
+            self._state.wait(rest)
+            return False
+        self._reader = threading.get_ident()
+        return True
 
     def _read(self, rest: float | None) -> None:
         try:
             if rest is None or select.select([self._socket], [], [], rest)[0]:
                 self.receive()
-        except ConnectionError as error:
-            raise Unavailable("the node is gone") from error
         finally:
             with self._state:
-                self._is_read = False
+                self._reader = 0
                 self._state.notify_all()
