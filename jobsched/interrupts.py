@@ -13,6 +13,7 @@ import functools
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobsched.board import Board
@@ -143,8 +144,9 @@ class Interrupts:
             _wake_in(rest)
 
     def close(self) -> None:
-        """Close the event loop."""
+        """Close the event loop. Threads that its jobs have left go on until the process ends."""
         if self._runner is not None:
+            self._runner.get_loop().set_default_executor(ThreadPoolExecutor())  # none that has any
             self._runner.close()
 
 

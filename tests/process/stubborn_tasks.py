@@ -39,6 +39,13 @@ async def sleep_async(label: str) -> None:
 
 
 @task
+async def leave_a_thread_async(label: str) -> None:
+    """Wait for a thread, which goes on when the time is up."""
+    with recorded(label):
+        await asyncio.to_thread(time.sleep, PATIENCE_S)
+
+
+@task
 def catch_exceptions(label: str) -> None:
     """As much user code does: it survives any Exception."""
     with recorded(label):
