@@ -98,6 +98,7 @@ class Worker:
                 self._report(self._run(channel.next_claim(token[0])))
                 if self._is_done:
                     break
+            self._tell()
         self._interrupts.close()
 
     def _next_token(self) -> bytes:

@@ -228,6 +228,18 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
     assert [outcome.claim for outcome in link.ended()] == [1]
 
 
+def test_a_worker_that_leaves_has_told_of_all_that_has_ended(link, worker, alarm):
+    # It may take its time to leave, and believes to hold a job of which it has not read that it is revoked.
+    taken, give = os.pipe()
+    link.hand_out(claims(1, 2, 3), "mail", NOW)
+    os.write(give, os.read(worker.tokens, 2))
+    os.close(give)
+    with os.fdopen(taken):
+        Worker(Channel(worker.socket), taken, link.board, {}).run()
+    link.receive()
+    assert [outcome.claim for outcome in link.ended()] == [1, 2]
+
+
 # After a death.
 
 
