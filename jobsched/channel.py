@@ -37,8 +37,9 @@ class Channel:
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(wire.ToWorker).decode
         self._sending = threading.Lock()
-        self._state = threading.Condition()  # guards the next three
+        self._state = threading.Condition()  # guards the next four
         self._number = 0
+        self._awaited: set[int] = set()  # an answer that comes too late is not kept
         self._answers: dict[int, Reply | StoredJob | None] = {}
         self._reader = 0  # the thread that reads
         # Whether an exception now would tear a frame: each written by whoever sends, or reads.
@@ -105,10 +106,8 @@ class Channel:
             for _ in range(message.count):
                 self.claims.pop()
             self.generation = message.generation
-        elif isinstance(message, wire.Answer):
-            self._answers[message.number] = message.reply
-        else:
-            self._answers[message.number] = message.job
+        elif message.number in self._awaited:
+            self._answers[message.number] = message.reply if isinstance(message, wire.Answer) else message.job
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Have requests applied by the node."""
@@ -137,23 +136,26 @@ class Channel:
     def _next_number(self) -> int:
         with self._state:
             self._number += 1
+            self._awaited.add(self._number)
             return self._number
 
     def _await(self, number: int, deadline: float | None) -> Reply | StoredJob | None:
         """Return the answer of a number; read for it where no other thread does."""
-        while True:
-            rest = None if deadline is None else deadline - time.monotonic()
-            with self._state:
-                if number in self._answers:
-                    return self._answers.pop(number)
-                if rest is not None and rest <= 0:
-                    raise TimeoutError
-                if not self._may_read(rest):
-                    continue
-            try:
+        try:
+            while True:
+                rest = None if deadline is None else deadline - time.monotonic()
+                with self._state:
+                    if number in self._answers:
+                        return self._answers.pop(number)
+                    if rest is not None and rest <= 0:
+                        raise TimeoutError
+                    if not self._may_read(rest):
+                        continue
                 self._read(rest)
-            except ConnectionError as error:
-                raise Unavailable("the node is gone") from error
+        except ConnectionError as error:
+            raise Unavailable("the node is gone") from error
+        finally:
+            self._awaited.discard(number)
 
     def _may_read(self, rest: float | None) -> bool:
         """Have this thread read, or wait while another one does. One that was interrupted just before it

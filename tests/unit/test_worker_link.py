@@ -240,6 +240,16 @@ def test_a_worker_that_leaves_has_told_of_all_that_has_ended(link, worker, alarm
     assert [outcome.claim for outcome in link.ended()] == [1, 2]
 
 
+def test_an_answer_that_nobody_waits_for_any_more_is_not_kept(link, worker):
+    channel = Channel(worker.socket)
+    with pytest.raises(TimeoutError):
+        channel._look(job_id(1), 0.0, ended=True)  # the time is up
+    (look,) = link.receive()
+    link.send(wire.Seen(look.number, None))
+    channel.receive()
+    assert channel._answers == {}
+
+
 # After a death.
 
 
