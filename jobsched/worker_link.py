@@ -92,6 +92,14 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         """Whether it could start a job at once."""
         return self.is_ready and not self.is_leaving and not self.held
 
+    @property
+    def running(self) -> int:
+        """The claim that the worker says to run; the first that it holds where it says none of them. The
+        ends of those before it may be untold.
+        """
+        posted = self.board.posted.claim
+        return posted if any(held.claim == posted for held in self.held) else self.held[0].claim
+
     def hand_out(self, claims: Sequence[Claim], category: str, now: float) -> None:
         """Give the worker jobs to run after those that it holds."""
         if not self.held:
