@@ -150,7 +150,7 @@ class Warden:
         if limit is None or held <= limit:
             return None
         cause = f"out of memory: it held {held >> 20:,} MiB, max_memory is {limit >> 20:,} MiB"
-        return Doom(worker.held[0].claim, State.PENDING, cause, out_of_memory=True)
+        return Doom(worker.running, State.PENDING, cause, out_of_memory=True)
 
     def _settings(self, worker: WorkerLink) -> CategoryConfig:
         return self._categories[worker.serving or worker.home]

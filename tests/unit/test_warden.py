@@ -234,6 +234,14 @@ def test_a_run_that_holds_too_much_memory_is_killed(watch, limit, is_killed):
         assert doom.cause.endswith(" MiB, max_memory is 1 MiB")
 
 
+def test_a_run_that_holds_too_much_memory_is_named_though_the_end_of_the_one_before_is_untold(watch):
+    watched = watch(max_memory_bytes=1 * MIB)
+    worker = watched.worker(claims=(4, 5))
+    worker.pid = os.getpid()
+    post(worker, 5)
+    assert watched.step(0).claim == 5
+
+
 def test_memory_is_looked_at_four_times_a_second(watch):
     watched = watch(max_memory_bytes=1 * MIB)
     worker = watched.worker()
