@@ -35,9 +35,9 @@ _POSTED_AT = 8
 _CLAIM_AT = 40
 _ASKED_AT = 48
 _RING_AT = 64
-_FAULT_AT = _RING_AT + _RING
-_OUTBOX_AT = _FAULT_AT + _FAULT
-_SIZE = _OUTBOX_AT + outbox.SIZE
+_OUTBOX_AT = _RING_AT + _RING
+_FAULT_AT = _OUTBOX_AT + outbox.SIZE  # last: Python minds no end when it says where it was
+_SIZE = _FAULT_AT + _FAULT
 
 
 class Posted(NamedTuple):
@@ -61,7 +61,7 @@ class Board:
         self.handle = handle
         self._memory = mmap.mmap(handle, _SIZE)
         with memoryview(self._memory) as memory:
-            self.outbox = Outbox(memory[_OUTBOX_AT:])
+            self.outbox = Outbox(memory[_OUTBOX_AT:_FAULT_AT])
 
     @classmethod
     def new(cls) -> Board:
@@ -119,9 +119,10 @@ class Board:
 
     @property
     def posted(self) -> Posted:
-        """What runs; where `claim` is 0, nothing, and the rest does not count."""
+        """What runs; where `claim` is 0, nothing, or another run begins: the rest does not count."""
+        before = _claim.unpack_from(self._memory, _CLAIM_AT)[0]
         *times, claim = _posted.unpack_from(self._memory, _POSTED_AT)
-        return Posted(claim, *times)
+        return Posted(claim if claim == before else 0, *times)  # the rest may be of the run before
 
     def cancel_stage(self, claim: int) -> int:
         """Return how urgently a run is asked to end: 0 if it is not."""

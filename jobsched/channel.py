@@ -37,10 +37,11 @@ class Channel:
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(wire.ToWorker).decode
         self._sending = threading.Lock()
-        self._state = threading.Condition()  # guards the next three
+        self._state = threading.Condition()  # guards the next four
         self._number = 0
+        self._awaited: set[int] = set()  # an answer that comes too late is not kept
         self._answers: dict[int, Reply | StoredJob | None] = {}
-        self._is_read = False  # whether a thread reads
+        self._reader = 0  # the thread that reads
         # Whether an exception now would tear a frame: each written by whoever sends, or reads.
         self._sends_frame = False
         self._takes_frame = False
@@ -72,6 +73,19 @@ class Channel:
             finally:
                 self._sends_frame = False
 
+    def next_claim(self, generation: int) -> Claim:
+        """Wait for the job that a token of a generation is worth, and take it; a thread that an earlier
+        job has left may be reading. Raises ConnectionError when the node is gone.
+        """
+        while self.is_behind(generation) or not self.claims:
+            with self._state:
+                if not self.is_behind(generation) and self.claims:
+                    break
+                if not self._may_read(None):
+                    continue
+            self._read(None)
+        return self.claims.popleft()
+
     def receive(self) -> None:
         """Wait for what comes next, and sort it. Raises ConnectionError when the node is gone."""
         self._socket.recv(1, socket.MSG_PEEK)  # the wait, in which a job's time may run out
@@ -92,10 +106,8 @@ class Channel:
             for _ in range(message.count):
                 self.claims.pop()
             self.generation = message.generation
-        elif isinstance(message, wire.Answer):
-            self._answers[message.number] = message.reply
-        else:
-            self._answers[message.number] = message.job
+        elif message.number in self._awaited:
+            self._answers[message.number] = message.reply if isinstance(message, wire.Answer) else message.job
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Have requests applied by the node."""
@@ -124,30 +136,42 @@ class Channel:
     def _next_number(self) -> int:
         with self._state:
             self._number += 1
+            self._awaited.add(self._number)
             return self._number
 
     def _await(self, number: int, deadline: float | None) -> Reply | StoredJob | None:
         """Return the answer of a number; read for it where no other thread does."""
-        while True:
-            rest = None if deadline is None else deadline - time.monotonic()
-            with self._state:
-                if number in self._answers:
-                    return self._answers.pop(number)
-                if rest is not None and rest <= 0:
-                    raise TimeoutError
-                if self._is_read:
-                    self._state.wait(rest)
-                    continue
-                self._is_read = True
-            self._read(rest)
+        try:
+            while True:
+                rest = None if deadline is None else deadline - time.monotonic()
+                with self._state:
+                    if number in self._answers:
+                        return self._answers.pop(number)
+                    if rest is not None and rest <= 0:
+                        raise TimeoutError
+                    if not self._may_read(rest):
+                        continue
+                self._read(rest)
+        except ConnectionError as error:
+            raise Unavailable("the node is gone") from error
+        finally:
+            self._awaited.discard(number)
+
+    def _may_read(self, rest: float | None) -> bool:
+        """Have this thread read, or wait while another one does. One that was interrupted just before it
+        read may still stand as the reader.
+        """
+        if self._reader not in (0, threading.get_ident()):
+            self._state.wait(rest)
+            return False
+        self._reader = threading.get_ident()
+        return True
 
     def _read(self, rest: float | None) -> None:
         try:
             if rest is None or select.select([self._socket], [], [], rest)[0]:
                 self.receive()
-        except ConnectionError as error:
-            raise Unavailable("the node is gone") from error
         finally:
             with self._state:
-                self._is_read = False
+                self._reader = 0
                 self._state.notify_all()

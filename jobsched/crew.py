@@ -154,7 +154,7 @@ class Crew:
         log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, offence)
         if worker.held and worker.doom is None:
             cause = f"its worker was killed for what it had sent: {offence}"
-            worker.doom = Doom(worker.held[0].claim, State.PENDING, cause)
+            worker.doom = Doom(worker.running, State.PENDING, cause)
         self.pool.preloader.kill(worker.number)
 
     def _hear(self, worker: WorkerLink, messages: Iterable[wire.Ask | wire.Look | wire.Ready]) -> None:

@@ -8,10 +8,12 @@ neither: the node kills it a little later.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobsched.board import Board
@@ -54,9 +56,10 @@ class Interrupts:
 
     def asks(self, claim: int) -> bool:
         """Tell the job whether it is cancelled."""
-        self._asks = True
         stage = self._board.cancel_stage(claim)
-        self.has_seen = self.has_seen or stage > 0
+        if claim == self._claim:  # and no thread that an earlier job has left
+            self._asks = True
+            self.has_seen = self.has_seen or stage > 0
         return stage > 0
 
     def call(
@@ -115,7 +118,8 @@ class Interrupts:
             if self._board.cancel_stage(claim):
                 coroutine.close()
                 raise JobCancel("cancelled before it began")
-            return self._runner.run(bounded())
+            # The runner's own context is that in which its first job ran.
+            return self._runner.run(bounded(), context=contextvars.copy_context())
         finally:
             self._claim, self._task, self._is_async = 0, None, False
 
@@ -140,8 +144,9 @@ class Interrupts:
             _wake_in(rest)
 
     def close(self) -> None:
-        """Close the event loop."""
+        """Close the event loop. Threads that its jobs have left go on until the process ends."""
         if self._runner is not None:
+            self._runner.get_loop().set_default_executor(ThreadPoolExecutor())  # none that has any
             self._runner.close()
 
 

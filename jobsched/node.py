@@ -327,7 +327,7 @@ class Node:
         jobs = {job for request in turn.requests for job in request.cancel}
         for worker in self._pool.holders(jobs) if jobs else ():
             self._crew.give_back += worker.revoke()
-            running = worker.held[0] if worker.held else None
+            running = worker.held[-1] if worker.held else None  # the others have ended, untold
             if running is not None and running.job in jobs:
                 self._warden.cancel(self._pool, worker, running.claim, self._clock.monotonic())
 

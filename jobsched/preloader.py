@@ -20,7 +20,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -233,10 +233,7 @@ class _Preloader:
         except BaseException:  # noqa: BLE001 (a worker that cannot start must say why)
             traceback.print_exc()
         finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+            _leave(code)
 
     def _let_go(self) -> None:
         """Close, in a fork, what is the preloader's alone; what user modules have opened stays open.
@@ -298,6 +295,14 @@ class _Preloader:
                 return
 
 
+def _leave(code: int) -> NoReturn:
+    """End a worker, whatever threads its jobs have left."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 def settle(parent: int) -> None:
     """Cut a worker loose from terminal and signals, and tie it to its parent's life."""
     os.setsid()
@@ -341,7 +346,14 @@ def spawned(arguments: list[str], environment: Mapping[str, Any]) -> None:
     problem = load(settings)
     if problem is not None:
         sys.exit(problem.traceback)
-    run_worker(channel, tokens, Board(board), worker, settings)
+    code = 1
+    try:
+        run_worker(channel, tokens, Board(board), worker, settings)
+        code = 0
+    except BaseException:  # noqa: BLE001 (a worker that cannot go on must say why)
+        traceback.print_exc()
+    finally:
+        _leave(code)
 
 
 if __name__ == "__main__":

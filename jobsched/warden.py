@@ -87,9 +87,9 @@ class Warden:
 
     def _forget(self, workers: Iterable[WorkerLink]) -> None:
         """Drop the cancellations of runs that have ended."""
-        held = {worker.number: worker.held[0].claim for worker in workers if worker.held}
+        held = {worker.number: [held.claim for held in worker.held] for worker in workers}
         for number, cancellation in list(self._cancelled.items()):
-            if held.get(number) != cancellation.claim:
+            if cancellation.claim not in held.get(number, ()):
                 del self._cancelled[number]
 
     def _find_doom(self, pool: Pool, worker: WorkerLink, now: float, *, memory: bool) -> Doom | None:
@@ -150,7 +150,7 @@ class Warden:
         if limit is None or held <= limit:
             return None
         cause = f"out of memory: it held {held >> 20:,} MiB, max_memory is {limit >> 20:,} MiB"
-        return Doom(worker.held[0].claim, State.PENDING, cause, out_of_memory=True)
+        return Doom(worker.running, State.PENDING, cause, out_of_memory=True)
 
     def _settings(self, worker: WorkerLink) -> CategoryConfig:
         return self._categories[worker.serving or worker.home]

@@ -95,11 +95,10 @@ class Worker:
         os.set_blocking(self._tokens, False)
         with contextlib.suppress(ConnectionError):
             while token := self._next_token():
-                while channel.is_behind(token[0]) or not channel.claims:
-                    channel.receive()
-                self._report(self._run(channel.claims.popleft()))
+                self._report(self._run(channel.next_claim(token[0])))
                 if self._is_done:
                     break
+            self._tell()
         self._interrupts.close()
 
     def _next_token(self) -> bytes:

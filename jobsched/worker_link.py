@@ -92,6 +92,14 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         """Whether it could start a job at once."""
         return self.is_ready and not self.is_leaving and not self.held
 
+    @property
+    def running(self) -> int:
+        """The claim that the worker says to run; the first that it holds where it says none of them. The
+        ends of those before it may be untold.
+        """
+        posted = self.board.posted.claim
+        return posted if any(held.claim == posted for held in self.held) else self.held[0].claim
+
     def hand_out(self, claims: Sequence[Claim], category: str, now: float) -> None:
         """Give the worker jobs to run after those that it holds."""
         if not self.held:
@@ -179,7 +187,7 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         count, data = self.board.outbox.take(mark)
         try:
             self._ended += _decode_outbox(bytes((_ARRAY,)) + count.to_bytes(4, "big") + data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise WireError(f"{self._peer} put what is no outcome into its outbox: {error}") from error
 
     def look(self) -> None:

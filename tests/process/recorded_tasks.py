@@ -161,6 +161,14 @@ async def ask_another_while_dispatching(label: str, category: str) -> str:
 
 
 @task
+def leave_a_thread_waiting(label: str, category: str) -> None:
+    """End while a thread still waits for another job."""
+    job = dispatch("tasks:until", category, args=(label, f"gate-{label}"))
+    threading.Thread(target=job.result, args=(PATIENCE_S,), daemon=True).start()
+    time.sleep(0.1)
+
+
+@task
 def open_gate(gate: str) -> None:
     (HERE / gate).touch()
 

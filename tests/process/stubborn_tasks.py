@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 from recorded_tasks import HERE, PATIENCE_S, note, recorded, wait_for
 
@@ -35,6 +36,13 @@ def lock(label: str) -> None:
 async def sleep_async(label: str) -> None:
     with recorded(label):
         await asyncio.sleep(PATIENCE_S)
+
+
+@task
+async def leave_a_thread_async(label: str) -> None:
+    """Wait for a thread, which goes on when the time is up."""
+    with recorded(label):
+        await asyncio.to_thread(time.sleep, PATIENCE_S)
 
 
 @task
@@ -202,3 +210,23 @@ def cancel_other(label: str, job_id: str, gate: str) -> str | None:
         (state,) = default_dispatcher().cancel([job_id])
         wait_for(HERE / gate)
     return None if state is None else str(state)
+
+
+@task
+def stop_process(pid: int) -> None:
+    """Stop a process like a debugger does."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE_S
+    while b") T " not in Path(f"/proc/{pid}/stat").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+@task
+def write_to_all_sockets(label: str) -> None:
+    """Write what is no message to the worker's own socket, and wait for what comes of it."""
+    with recorded(label):
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(link.readlink()).startswith("socket:"):
+                    os.write(int(link.name), b"\0\0\0\1\xc1")
+        time.sleep(PATIENCE_S)

@@ -1,7 +1,10 @@
 """Cancelling a job that runs: kindly, by an exception, by force; and what its end says."""
 
 import contextlib
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nodes import eventually, is_running, serving
@@ -161,6 +164,32 @@ def test_a_job_that_its_worker_holds_ahead_is_cancelled_without_having_run(serve
 
     causes = {cancelled_ahead(number) for number in range(10)}
     assert "cancelled: before it had started" in causes
+
+
+def test_a_job_is_cancelled_though_its_worker_has_not_told_of_the_end_of_the_one_before(served):
+    """The node is stopped by the first of three jobs, so it finds the cancellation with their ends."""
+    project, jobs = served
+    node = project.nodes[0]
+    jobs.dispatch_many(jobs.prepare("tasks:mark", "ahead", args=("short",)) for _ in range(300))
+    eventually(project.is_settled)
+    other = format_id(new_id())
+    three = [
+        jobs.prepare("stubborn_tasks:stop_process", "ahead", args=(node.pid,)),
+        jobs.prepare("tasks:mark", "ahead", args=("before",)),
+        jobs.prepare("stubborn_tasks:sleep", "ahead", args=("behind",), id=other),
+    ]
+    with contextlib.closing(NodeConnection(project.store_path)) as cancelling, ThreadPoolExecutor(1) as pool:
+        try:
+            dispatched = pool.submit(jobs.dispatch_many, three)
+            eventually(lambda: project.started("behind"))
+            for part in ask_frames(1, Request(cancel=[parse_id(other)])):
+                cancelling._socket.sendall(part)
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        *_, job = dispatched.result(20)
+        assert cancelling._receive().reply.states == [State.IN_PROGRESS]
+    eventually(lambda: job.state() == "cancelled")
+    assert len(project.started("behind")) == 1
 
 
 def test_jobs_cancelled_around_the_death_of_their_node_do_not_run_again(project):

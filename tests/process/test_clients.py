@@ -419,6 +419,17 @@ def test_a_thread_of_a_job_that_waits_for_a_result_does_not_hold_up_its_other_di
     assert outer.result(20) == "both"
 
 
+def test_a_thread_that_a_job_has_left_waiting_takes_no_work_from_the_jobs_after_it(project):
+    project.configure({"mail": {"max_workers": 1}, "reports": {"max_workers": 1}}, workers=2)
+    project.start()
+    jobs = project.dispatcher()
+    jobs.dispatch("tasks:leave_a_thread_waiting", "mail", args=("other", "reports")).result(20)
+    ids = project.dispatch_marks("mail", [f"after-{number}" for number in range(5000)])
+    eventually(lambda: project.count(State.COMPLETED) == len(ids) + 1)
+    project.open("gate-other")
+    assert len({run.pid for run in project.runs()}) == 2
+
+
 def test_a_process_that_a_job_forks_may_dispatch_too(served):
     outer = served.jobs.dispatch("tasks:dispatch_in_fork", "mail", args=("forked", "reports"))
     assert outer.result(10) == 0

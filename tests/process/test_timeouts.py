@@ -26,6 +26,8 @@ CATEGORIES = {name: {"max_workers": 1} for name in STUBBORN} | {
     "limited": {"timeout": "1h"},
     "hasty": {"kill_after": "250ms"},
 }
+THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+"""A module that has workers started as programs of their own: nobody forks beside a thread."""
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,20 @@ def test_a_run_is_ended_by_an_exception_where_it_stands(served, task):
     assert (run.end - run.start) / 1e9 >= 0.14
     eventually(lambda: not is_running(run.pid))  # its worker may be in any state
     assert project.status(job.id).crashes == 0
+
+
+@pytest.mark.parametrize("at_import", ["", THREAD], ids=["forked", "spawned"])
+def test_a_thread_that_a_run_has_left_holds_up_no_other_job(project, at_import):
+    project.bring("stubborn_tasks")
+    (project.folder / "more_tasks.py").write_text(at_import)
+    project.configure({"mail": {}}, workers=1, tasks=["tasks", "stubborn_tasks", "more_tasks"])
+    project.start()
+    jobs = project.dispatcher()
+    job = jobs.dispatch("stubborn_tasks:leave_a_thread_async", "mail", args=("left",), timeout=0.1)
+    behind = jobs.dispatch("tasks:mark", "mail", args=("behind",))
+    with pytest.raises(JobFailed, match="timed out"):
+        job.result(20)
+    assert behind.result(10) == "behind"
 
 
 def test_a_timeout_is_a_failed_attempt(served):

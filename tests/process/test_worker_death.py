@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nodes import eventually, is_running, scaled
@@ -149,6 +150,30 @@ def test_a_token_taken_just_before_a_revocation_still_runs_its_job():
         ended = list(link.ended())
         link.close()
     assert [outcome.job for outcome in ended] == jobs[:1]
+
+
+def test_a_job_that_has_its_worker_killed_is_charged_also_when_the_end_of_others_is_untold(lanes):
+    """The node is stopped by the first of three jobs, so it finds all that comes of them at once."""
+    lanes.bring("stubborn_tasks")
+    lanes.configure({"victims": {}}, workers=1, tasks=["tasks", "stubborn_tasks"])
+    node = lanes.start()
+    lanes.dispatch_marks("victims", ["short"] * 300)
+    eventually(lanes.is_settled)
+    jobs = lanes.dispatcher()
+    three = [
+        jobs.prepare("stubborn_tasks:stop_process", "victims", args=(node.pid,)),
+        jobs.prepare("tasks:mark", "victims", args=("before",)),
+        jobs.prepare("stubborn_tasks:write_to_all_sockets", "victims", args=("culprit",)),
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            dispatched = pool.submit(jobs.dispatch_many, three)
+            eventually(lambda: lanes.started("culprit"))
+        finally:
+            node.process.send_signal(signal.SIGCONT)
+        ids = [job.id for job in dispatched.result(20)]
+    eventually(lambda: lanes.states(ids) == ["completed", "completed", "quarantined"])
+    assert (lanes.status(ids[2]).crashes, lanes.status(ids[2]).interruptions) == (3, 0)
 
 
 def test_a_job_that_leaves_its_worker_with_exit_code_0_has_crashed(lanes):

@@ -97,6 +97,23 @@ tell("cleared")
     assert board.output() == "grüße\n"
 
 
+def test_what_is_read_while_a_worker_begins_another_run_is_of_one_run(board, start):
+    worker = start("""
+tell("up")
+for claim in range(1, 1_000_001):
+    board.post(claim, claim, claim, claim, claim)
+    board.clear()
+""")
+    assert worker.hear() == "up"
+    worker.go_on()
+    torn = []
+    while worker.process.poll() is None:
+        claim, *rest = board.posted
+        if claim and rest != [claim] * 4:
+            torn.append((claim, *rest))
+    assert torn == []
+
+
 def test_what_a_worker_wrote_outlives_its_death(board, start):
     worker = start(f"board.post{tuple(RUNNING)}; board.write(b'last words'); tell('up')")
     assert worker.hear() == "up"
@@ -118,6 +135,20 @@ stumble()
     assert "Segmentation fault" in board.fault()
     assert "in stumble" in board.fault()
     assert board.output().endswith("x" * RING)
+
+
+def test_a_long_word_on_a_fault_spoils_no_outcome(board, start):
+    worker = start("""
+board.catch_faults()
+board.outbox.put(b"outcome")
+code = "def stumble(depth): stumble(depth - 1) if depth else os.kill(os.getpid(), signal.SIGSEGV)"
+import os, signal
+exec(compile(code, "/a/long/way" * 40, "exec"))
+stumble(200)
+""")
+    assert worker.process.wait(10) == -signal.SIGSEGV
+    assert len(board.fault()) == RING
+    assert board.outbox.take(board.outbox.mark) == (1, b"outcome")
 
 
 def test_a_new_run_begins_its_output_anew(board):

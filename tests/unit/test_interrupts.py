@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import os
 import select
 import signal
@@ -159,6 +160,18 @@ def test_a_job_that_asks_is_not_interrupted_until_its_node_insists(board, interr
     assert in_child(work) == "([False, True, 'went on'], True)"
 
 
+def test_what_an_earlier_job_has_left_asks_for_that_job_alone(board, interrupts):
+    """As a thread does that looks now and then, and goes on when its job has ended."""
+
+    def work():
+        board.ask_cancel(1, 1)
+        interrupts.begin()
+        told = interrupts.call(2, 5, lambda: interrupts.asks(1))
+        return told, interrupts.has_seen
+
+    assert in_child(work) == "(True, False)"
+
+
 def test_the_next_job_has_not_asked(board, interrupts):
     def job():
         board.ask_cancel(2, 1)
@@ -317,3 +330,20 @@ def test_coroutines_share_one_event_loop_also_after_a_timeout(interrupts):
         return first == second
 
     assert in_child(work) == "True"
+
+
+def test_a_coroutine_sees_what_was_set_for_it_and_not_for_the_one_before(interrupts):
+    number = contextvars.ContextVar("number")
+
+    async def look():
+        return number.get()
+
+    def two_jobs():
+        found = []
+        for claim in (1, 2):
+            token = number.set(claim)
+            found.append(interrupts.call_async(claim, None, look()))
+            number.reset(token)
+        return found
+
+    assert in_child(two_jobs) == "[1, 2]"

@@ -176,6 +176,15 @@ def test_a_cancellation_that_is_repeated_puts_nothing_off(watch):
     assert watched.step(5.0) is not None
 
 
+def test_a_cancellation_outlasts_that_the_end_of_the_run_before_is_told(watch):
+    watched = watch()
+    worker = watched.worker(claims=(4, 5))
+    watched.cancel(worker)
+    assert watched.step(0.0) is None
+    worker.held.popleft()
+    assert watched.step(5.0) == Doom(5, State.CANCELLED, "cancelled: killed, as it went on for 5 s")
+
+
 def test_the_next_run_of_a_worker_is_not_ended_for_the_one_before(watch):
     watched = watch()
     worker = watched.worker(claims=(5, 6))
@@ -223,6 +232,14 @@ def test_a_run_that_holds_too_much_memory_is_killed(watch, limit, is_killed):
         assert (doom.claim, doom.state, doom.out_of_memory) == (5, State.PENDING, True)
         assert doom.cause.startswith("out of memory: it held ")
         assert doom.cause.endswith(" MiB, max_memory is 1 MiB")
+
+
+def test_a_run_that_holds_too_much_memory_is_named_though_the_end_of_the_one_before_is_untold(watch):
+    watched = watch(max_memory_bytes=1 * MIB)
+    worker = watched.worker(claims=(4, 5))
+    worker.pid = os.getpid()
+    post(worker, 5)
+    assert watched.step(0).claim == 5
 
 
 def test_memory_is_looked_at_four_times_a_second(watch):

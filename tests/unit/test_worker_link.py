@@ -228,6 +228,28 @@ def test_a_taken_token_is_worth_a_job_even_when_the_rest_is_revoked_before_it_is
     assert [outcome.claim for outcome in link.ended()] == [1]
 
 
+def test_a_worker_that_leaves_has_told_of_all_that_has_ended(link, worker, alarm):
+    # It may take its time to leave, and believes to hold a job of which it has not read that it is revoked.
+    taken, give = os.pipe()
+    link.hand_out(claims(1, 2, 3), "mail", NOW)
+    os.write(give, os.read(worker.tokens, 2))
+    os.close(give)
+    with os.fdopen(taken):
+        Worker(Channel(worker.socket), taken, link.board, {}).run()
+    link.receive()
+    assert [outcome.claim for outcome in link.ended()] == [1, 2]
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_kept(link, worker):
+    channel = Channel(worker.socket)
+    with pytest.raises(TimeoutError):
+        channel._look(job_id(1), 0.0, ended=True)  # the time is up
+    (look,) = link.receive()
+    link.send(wire.Seen(look.number, None))
+    channel.receive()
+    assert channel._answers == {}
+
+
 # After a death.
 
 
@@ -341,6 +363,14 @@ def test_an_outcome_that_the_outbox_does_not_announce_is_refused(link, worker):
 
 def test_what_is_no_outcome_in_the_outbox_names_the_worker(link, worker):
     worker.say(wire.Filled(link.board.outbox.put(b"\x93\x01\x02\x03")))
+    with pytest.raises(WireError, match="worker 7 put what is no outcome into its outbox"):
+        link.receive()
+
+
+def test_what_is_nested_without_end_in_the_outbox_names_the_worker(link, worker):
+    outcome = msgspec.msgpack.encode(Outcome(job_id(1), 1, State.COMPLETED, 1, 2))
+    longer = bytes((outcome[0] + 1,)) + outcome[1:]  # by a field more than there are
+    worker.say(wire.Filled(link.board.outbox.put(longer + b"\x91" * 50_000)))
     with pytest.raises(WireError, match="worker 7 put what is no outcome into its outbox"):
         link.receive()
 
