@@ -59,6 +59,12 @@ def test_a_job_whose_key_is_taken_is_kept_from_the_store_and_its_holder_named(st
     assert status(store, free).state is State.PENDING
 
 
+def test_a_job_given_twice_in_a_request_has_the_same_holder_both_times(store, new_job):
+    holder, other = new_job(terms=UNIQUE), new_job(terms=UNIQUE)
+    add(store, holder)
+    assert ask(store, jobs=[other, other]) == Accepted(kept={0: holder.id, 1: holder.id})
+
+
 def test_a_repeated_dispatch_of_the_holder_is_not_kept_from_itself(store, new_job):
     job = new_job(terms=UNIQUE, on_conflict="refuse")
     add(store, job)
