@@ -250,6 +250,19 @@ def test_a_job_with_several_limits_waits_for_all_of_them(store, new_job):
     assert work(store) == [both.id]
 
 
+def test_jobs_that_name_two_limits_in_different_orders_both_wait(store, new_job):
+    add(store, new_job(terms=limited(1)), new_job(terms=Terms(limits=(Limit(M, 1),))))
+    running = [held for _ in range(2) for held in claim(store)]
+    first = new_job(terms=limited(1, Limit(M, 1)))
+    second = new_job(terms=Terms(limits=(Limit(M, 1), Limit(L, 1))))
+    add(store, first, second)
+    assert work(store) == []
+    finish(store, outcome(running[0]))
+    assert work(store) == []
+    finish(store, outcome(running[1]))
+    assert work(store) == [first.id]
+
+
 @pytest.mark.parametrize("is_woken", [True, False])
 @pytest.mark.parametrize("way", ["cancel", "delete", "expire"])
 def test_a_job_at_a_limit_that_never_starts_lets_the_next_go_on(store, new_job, way, is_woken):
