@@ -26,12 +26,12 @@ _FAULT = 16 << 10
 # Written by the worker: the bytes of output so far, started, kill at, retry after, limit, and the
 # claim last, as the rest counts only with it.
 _begun = struct.Struct("=QqqqqQ")
-_posted = struct.Struct("=qqqqQ")
+_times = struct.Struct("=qqqq")
 _claim = struct.Struct("=Q")
 _length = struct.Struct("=Q")
 _asked = struct.Struct("=QQ")  # claim to cancel, stage: written by the node
 _LENGTH_AT = 0
-_POSTED_AT = 8
+_TIMES_AT = 8
 _CLAIM_AT = 40
 _ASKED_AT = 48
 _RING_AT = 64
@@ -120,8 +120,8 @@ class Board:
     @property
     def posted(self) -> Posted:
         """What runs; where `claim` is 0, nothing, and the rest does not count."""
-        *times, claim = _posted.unpack_from(self._memory, _POSTED_AT)
-        return Posted(claim, *times)
+        claim: int = _claim.unpack_from(self._memory, _CLAIM_AT)[0]  # first: it was written last
+        return Posted(claim, *_times.unpack_from(self._memory, _TIMES_AT))
 
     def cancel_stage(self, claim: int) -> int:
         """Return how urgently a run is asked to end: 0 if it is not."""

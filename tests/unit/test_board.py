@@ -97,6 +97,21 @@ tell("cleared")
     assert board.output() == "grüße\n"
 
 
+def test_a_claim_is_never_seen_with_the_times_of_an_earlier_one(board, start):
+    worker = start("""
+from itertools import count
+tell("up")
+for n in count(1):
+    board.post(n, n, n)
+    board.clear()
+""")
+    assert worker.hear() == "up"
+    worker.go_on()
+    seen = [board.posted for _ in range(200_000)]
+    worker.end()
+    assert [posted for posted in seen if 0 < posted.kill_at < posted.claim] == []
+
+
 def test_what_a_worker_wrote_outlives_its_death(board, start):
     worker = start(f"board.post{tuple(RUNNING)}; board.write(b'last words'); tell('up')")
     assert worker.hear() == "up"
