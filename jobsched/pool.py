@@ -124,14 +124,18 @@ class Pool:
     # Who gets work.
 
     def recall(self, waiting: Mapping[str, int], now: float) -> list[GiveBack]:
-        """Have lent workers come back whose own category has work; return what was revoked.
+        """Have lent workers come back whose own category has more work than idle workers at home, one
+        for each job; return what was revoked.
 
         Whoever is likely to end its job first where one serves comes in its place: what is revoked
         is only what it holds ahead.
         """
+        missing = Counter(waiting)
+        missing.subtract(worker.home for worker in self.workers.values() if worker.is_idle)
         revoked: list[GiveBack] = []
         for lent in list(self.workers.values()):
-            if len(lent.held) > 1 and lent.serving != lent.home and waiting.get(lent.home):
+            if len(lent.held) > 1 and lent.serving != lent.home and missing[lent.home] > 0:
+                missing[lent.home] -= 1
                 others = (worker for worker in self.workers.values() if not worker.is_leaving)
                 peers = [lent, *(other for other in others if other.serving == other.home == lent.serving)]
                 soonest = min(peers, key=lambda worker: self._free_in_s(worker, now))

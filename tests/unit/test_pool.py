@@ -248,6 +248,16 @@ def test_a_lent_worker_whose_category_has_work_is_recalled_and_keeps_what_it_run
     assert [held.claim for held in it.pool.workers[1].held] == [1]
 
 
+def test_no_more_lent_workers_are_recalled_than_their_category_has_work_for(crew):
+    it = crew()
+    it.target(mail=3)
+    it.give(1, "reports", 2)
+    it.give(2, "reports", 2)
+    assert it.pool.recall({"mail": 1}, NOW) == []
+    assert it.pool.recall({"mail": 2}, NOW) == given_back(2)
+    assert it.pool.recall({"mail": 3}, NOW) == given_back(4)
+
+
 def test_whoever_is_free_soonest_comes_in_the_place_of_a_lent_worker(crew):
     it = crew()
     it.supervisors["reports"].mean_run_s = 0.005
