@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from jobsched import definition as tasks
 from jobsched.dispatcher import Batch, Dispatcher, Job, PreparedJob, TaskLike
 from jobsched.errors import InvalidOption
-from jobsched.options import checked_period, checked_retries
+from jobsched.options import checked_period, checked_priority, checked_retries
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import ConcurrencyLimit, Unique
 
@@ -124,7 +124,7 @@ def task(
             name=name or tasks.name_of(function),
             function=function,
             category=category,
-            priority=priority,
+            priority=checked_priority(priority),
             max_retries=checked_retries(max_retries),
             timeout_s=checked_period("timeout", timeout),
             kill_after_s=checked_period("kill_after", kill_after, least=0.0),

@@ -41,9 +41,9 @@ class Keeper:
         self._parked_after: bytes | None = None  # where to go on looking at parked jobs
         self._released_after: bytes | None = None  # where the page began that the next turn releases
 
-    def timeout_s(self, now: float) -> float:
-        """Return the seconds until there is something to do."""
-        return 0.0 if self._parked_after is not None else max(0.0, self._prune_at - now)
+    def timeout_s(self, now: float, *, starts: bool = True) -> float:
+        """Return the seconds until there is something to do; parked jobs are let go where jobs may start."""
+        return 0.0 if self.is_looking and starts else max(0.0, self._prune_at - now)
 
     # Retention.
 

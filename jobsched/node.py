@@ -227,16 +227,17 @@ class Node:
             return self._store_again_at - now
         if self._is_eager or self._crew.has_news or self._reception.has_looks:
             return 0.0
-        waits = [self._waiter.timeout_s(self._clock.now()), self._balancer.timeout_s(now)]
-        waits += [self._warden.timeout_s(self._pool, now), self._keeper.timeout_s(now)]
+        waits = [self._waiter.timeout_s(self._clock.now()), self._warden.timeout_s(self._pool, now)]
         waits += [self._pressure.timeout_s(now), self._pool.wait_s(self._waiting(), now)]
         if self._report is not None:
             waits.append(_REPORT_S)
         if self._pool.holds_ahead:
             waits.append(_STUCK_CHECK_S)
-        if self._drain is not None:
-            waits.append(self._drain.timeout_s(now))
-        restart_in = self._pool.restart_in(now) if self._drain is None else None
+        if self._drain is not None:  # nobody else does anything any more
+            return min(*waits, self._drain.timeout_s(now))
+        waits.append(self._balancer.timeout_s(now))
+        waits.append(self._keeper.timeout_s(now, starts=not self._pressure.is_held))
+        restart_in = self._pool.restart_in(now)
         if restart_in is not None:
             waits.append(max(0.001, restart_in))
         return min(waits)

@@ -124,14 +124,18 @@ class Pool:
     # Who gets work.
 
     def recall(self, waiting: Mapping[str, int], now: float) -> list[GiveBack]:
-        """Have lent workers come back whose own category has work; return what was revoked.
+        """Have lent workers come back whose own category has more work than idle workers at home, one
+        for each job; return what was revoked.
 
         Whoever is likely to end its job first where one serves comes in its place: what is revoked
         is only what it holds ahead.
         """
+        missing = Counter(waiting)
+        missing.subtract(worker.home for worker in self.workers.values() if worker.is_idle)
         revoked: list[GiveBack] = []
         for lent in list(self.workers.values()):
-            if len(lent.held) > 1 and lent.serving != lent.home and waiting.get(lent.home):
+            if len(lent.held) > 1 and lent.serving != lent.home and missing[lent.home] > 0:
+                missing[lent.home] -= 1
                 others = (worker for worker in self.workers.values() if not worker.is_leaving)
                 peers = [lent, *(other for other in others if other.serving == other.home == lent.serving)]
                 soonest = min(peers, key=lambda worker: self._free_in_s(worker, now))
@@ -145,9 +149,10 @@ class Pool:
         A worker that is idle offers itself to its own category even if nothing waits there: what
         arrives in this very turn is then claimed in the same commit.
         """
-        self._repay(waiting)
-        rest = dict(waiting)
         serving = Counter(worker.serving for worker in self.workers.values() if worker.held)
+        self._repay(waiting, serving)
+        rest = dict(waiting)
+        at_home = self._at_home()
         slots: list[Slot] = []
         free: list[WorkerLink] = []
         # Idle ones first: a busy one must not take ahead what they could start.
@@ -158,7 +163,9 @@ class Pool:
                 free.append(worker)
                 continue
             category = worker.serving if worker.held and worker.serving else worker.home
-            is_wanted = category != worker.home and waiting.get(worker.home)  # lent, and due back
+            is_wanted = category != worker.home and (  # lent, and due back
+                waiting.get(worker.home) or at_home[worker.home] < self._least(worker.home)
+            )
             if is_wanted or (worker.held and rest.get(category, 0) <= 0):
                 continue
             supervisor = self._supervisors[category]
@@ -198,15 +205,19 @@ class Pool:
         waits = (self._supervisors[name].wait_s(now) for name, count in waiting.items() if count)
         return min((wait for wait in waits if wait), default=float("inf"))
 
-    def _repay(self, waiting: Mapping[str, int]) -> None:
-        """Have lent workers given back by whoever is idle first where they serve.
+    def _repay(self, waiting: Mapping[str, int], serving: Counter[str | None]) -> None:
+        """Have lent workers given back by whoever is idle first where they serve: those whose own
+        category has work, and those for whom the borrower's own have to stand aside at its maximum.
 
         The lent one may be in a long job; another worker of the borrower takes its place at home.
         """
         lent = [
             worker
             for worker in self.workers.values()
-            if worker.held and worker.serving != worker.home and waiting.get(worker.home)
+            if worker.held
+            and worker.serving
+            and worker.serving != worker.home
+            and (waiting.get(worker.home) or not self._admits(self._supervisors[worker.serving], serving))
         ]
         for worker in self.workers.values() if lent else ():
             owed = next((other for other in lent if other.serving == worker.home), None)
@@ -224,11 +235,7 @@ class Pool:
     ) -> list[Slot]:
         """Offer idle workers to categories that have more work than their own workers take."""
         slots: list[Slot] = []
-        at_home = Counter(
-            worker.home
-            for worker in self.workers.values()
-            if worker.serving in (None, worker.home) or not worker.held
-        )
+        at_home = self._at_home()
         for worker in free:
             borrower = self._borrower(worker, rest, serving, at_home)
             if borrower is None:
@@ -247,7 +254,7 @@ class Pool:
     def _borrower(
         self, worker: WorkerLink, rest: Mapping[str, int], serving: Counter[str | None], at_home: Counter[str]
     ) -> str | None:
-        if at_home[worker.home] <= self._supervisors[worker.home].settings.min_workers:
+        if at_home[worker.home] <= self._least(worker.home):
             return None
         wanting = [
             (supervisor.settings.priority * rest[name], name)
@@ -255,6 +262,18 @@ class Pool:
             if rest.get(name, 0) > 0 and name != worker.home and self._admits(supervisor, serving)
         ]
         return max(wanting)[1] if wanting else None
+
+    def _at_home(self) -> Counter[str]:
+        """Return how many workers of each category are not lent."""
+        return Counter(
+            worker.home
+            for worker in self.workers.values()
+            if worker.serving in (None, worker.home) or not worker.held
+        )
+
+    def _least(self, category: str) -> int:
+        """Return how many of a category's workers have to be at home."""
+        return self._supervisors[category].settings.min_workers
 
     def _admits(self, supervisor: Supervisor, serving: Counter[str | None]) -> bool:
         most = supervisor.settings.max_workers

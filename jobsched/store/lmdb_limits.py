@@ -46,8 +46,12 @@ class Limits:
                     self._wake(limit.key)
 
     def reached(self, terms: Terms) -> bytes | None:
-        """Return the first of a job's limits that is reached, None if it may start."""
-        for limit in terms.limits:
+        """Return the first of a job's limits that is reached, None if it may start.
+
+        The first by its key, for all jobs alike: else two that wait at each other's limit would each
+        let the other go on, for ever.
+        """
+        for limit in sorted(terms.limits, key=lambda limit: limit.key):
             most, running = self._read(limit)
             if running >= most:
                 return limit.key

@@ -82,15 +82,14 @@ class Requests:
         for place, job in enumerate(request.jobs):
             if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost
-            known.add(job.id)
-            if plain is not None and plain.takes(job):
-                continue
             if job.terms is not None and job.terms.unique:
                 holder = self._make_way(job, job.terms.unique, now)
                 if holder is not None:
                     kept[place] = holder
                     continue
-            self._add_one(job, now)
+            known.add(job.id)
+            if plain is None or not plain.takes(job):
+                self._add_one(job, now)
         if plain is not None:
             plain.write()
         return Accepted(kept=kept)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from nodes import Node, eventually
 
-from jobsched.bench.tasks import nothing
+from jobsched.bench.tasks import nothing, rest
 from jobsched.job import State
+from jobsched.node import JOBS_PUT_BACK
 
 JOBS = 4000
 BULK = 1000
@@ -36,8 +37,8 @@ def counting(project):
         project.nodes.append(node)
         return node
 
-    def counted(node: Node, jobs: int) -> Counter[str]:
-        assert node.wait() == 0, node.end_of_log
+    def counted(node: Node, jobs: int, code: int = 0) -> Counter[str]:
+        assert node.wait() == code, node.end_of_log
         calls = Counter(json.loads(counts.read_text()))
         return Counter({name: count * 1000 / jobs for name, count in calls.items()})
 
@@ -86,6 +87,7 @@ BULK_DISPATCH = {
 """The most that there may be of each for 1,000 jobs. Commits, frames and waits of a drain depend on how
 the turns fall a little: there it is twice and more of what was counted.
 """
+AT_REST = 500  # waits in two seconds in which nothing can be done: a loop that spins makes 10,000
 
 
 def over(calls: Counter[str], limits: Mapping[str, float]) -> dict[str, float]:
@@ -131,3 +133,14 @@ def test_a_job_dispatched_in_bulk_costs_no_more_than_it_did(project, counting):
     calls = counted(node, JOBS)
     assert project.count(State.PENDING) == JOBS
     assert over(calls, BULK_DISPATCH) == {}
+
+
+def test_a_node_that_drains_sleeps_meanwhile(project, counting):
+    start, counted = counting
+    jobs = project.dispatcher()
+    running = jobs.dispatch(rest, "mail", args=(600,))
+    node = start("--grace", "2s")
+    eventually(lambda: running.state() == "in_progress", 30)
+    node.terminate()
+    calls = counted(node, 1000, JOBS_PUT_BACK)
+    assert calls["epoll.poll"] < AT_REST

@@ -59,6 +59,12 @@ def test_a_job_whose_key_is_taken_is_kept_from_the_store_and_its_holder_named(st
     assert status(store, free).state is State.PENDING
 
 
+def test_a_job_given_twice_in_a_request_has_the_same_holder_both_times(store, new_job):
+    holder, other = new_job(terms=UNIQUE), new_job(terms=UNIQUE)
+    add(store, holder)
+    assert ask(store, jobs=[other, other]) == Accepted(kept={0: holder.id, 1: holder.id})
+
+
 def test_a_repeated_dispatch_of_the_holder_is_not_kept_from_itself(store, new_job):
     job = new_job(terms=UNIQUE, on_conflict="refuse")
     add(store, job)
@@ -242,6 +248,19 @@ def test_a_job_with_several_limits_waits_for_all_of_them(store, new_job):
     assert work(store) == []
     finish(store, outcome(held[1]))
     assert work(store) == [both.id]
+
+
+def test_jobs_that_name_two_limits_in_different_orders_both_wait(store, new_job):
+    add(store, new_job(terms=limited(1)), new_job(terms=Terms(limits=(Limit(M, 1),))))
+    running = [held for _ in range(2) for held in claim(store)]
+    first = new_job(terms=limited(1, Limit(M, 1)))
+    second = new_job(terms=Terms(limits=(Limit(M, 1), Limit(L, 1))))
+    add(store, first, second)
+    assert work(store) == []
+    finish(store, outcome(running[0]))
+    assert work(store) == []
+    finish(store, outcome(running[1]))
+    assert work(store) == [first.id]
 
 
 @pytest.mark.parametrize("is_woken", [True, False])

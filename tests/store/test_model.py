@@ -23,7 +23,7 @@ from jobsched.codec import unseal
 from jobsched.job import JobError, Limit, ParkedFor, State, Terms
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
-from jobsched.store import memory
+from jobsched.store import lmdb_requests, memory
 from jobsched.store.base import GiveBack, Outcome, Prune, Query, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
 from jobsched.store.turnlog import RecordingStore, TurnLog, replay
@@ -378,4 +378,5 @@ def test_a_durable_store_does_what_the_model_does(open_durable, new_job, profile
     monkeypatch.setattr(rules, "CRASH_LIMIT", 2)
     monkeypatch.setattr(memory, "KEPT_ATTEMPTS", 2)
     monkeypatch.setattr(layout, "KEPT_ATTEMPTS", 2)
+    monkeypatch.setattr(lmdb_requests, "_MANY", 2)
     run_state_machine_as_test(partial(StoresAgree, open_durable, new_job), settings=profile)

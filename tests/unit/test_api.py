@@ -125,6 +125,9 @@ def test_a_task_looks_like_its_function():
         ({"timeout": math.nan}, "timeout must be"),
         ({"max_retries": "3"}, "max_retries must be"),
         ({"max_retries": 1.5}, "max_retries must be"),
+        ({"priority": 30_001}, "priority must be a whole number from -30000 to 30000, got 30001"),
+        ({"priority": True}, "priority must be"),
+        ({"priority": "high"}, "priority must be"),
     ],
 )
 def test_a_wrong_default_is_refused_at_once(options, message):

@@ -128,6 +128,13 @@ def released(keeper, store, tasks=(SEND,), requests=()) -> list[bytes]:
     return found
 
 
+def test_it_waits_with_parked_jobs_while_nothing_may_start(keeper):
+    keeper.prune(NOW, AT)
+    keeper.look_at_parked()
+    assert keeper.timeout_s(NOW) == 0
+    assert keeper.timeout_s(NOW, starts=False) == 30
+
+
 @pytest.mark.parametrize(
     ("reason", "task", "may_run"),
     [

@@ -248,6 +248,16 @@ def test_a_lent_worker_whose_category_has_work_is_recalled_and_keeps_what_it_run
     assert [held.claim for held in it.pool.workers[1].held] == [1]
 
 
+def test_no_more_lent_workers_are_recalled_than_their_category_has_work_for(crew):
+    it = crew()
+    it.target(mail=3)
+    it.give(1, "reports", 2)
+    it.give(2, "reports", 2)
+    assert it.pool.recall({"mail": 1}, NOW) == []
+    assert it.pool.recall({"mail": 2}, NOW) == given_back(2)
+    assert it.pool.recall({"mail": 3}, NOW) == given_back(4)
+
+
 def test_whoever_is_free_soonest_comes_in_the_place_of_a_lent_worker(crew):
     it = crew()
     it.supervisors["reports"].mean_run_s = 0.005
@@ -289,6 +299,25 @@ def test_a_category_keeps_its_minimum_of_idle_workers_at_home(crew):
     assert it.slots(reports=100) == {1: ("reports", 1), 2: ("mail", 1), 3: ("mail", 1)}
     it.give(1, "reports")
     assert it.slots(reports=100) == {2: ("mail", 1), 3: ("mail", 1)}
+
+
+def test_a_lent_worker_goes_home_where_less_than_the_minimum_are(crew):
+    it = crew("[categories.mail]\nmin_workers = 1\n[categories.reports]\n")
+    it.supervisors["reports"].mean_run_s = 0.0001
+    it.target(mail=2)
+    it.give(1, "reports", 2)
+    it.target(mail=1, reports=1)
+    assert it.homes == {1: "mail", 2: "reports"}
+    assert it.slots(reports=100) == {2: ("reports", 21)}
+
+
+def test_a_busy_worker_that_moves_gets_no_more_where_the_minimum_needs_it(crew):
+    it = crew("[categories.mail]\nmin_workers = 1\n[categories.reports]\n")
+    it.supervisors["reports"].mean_run_s = 0.0001
+    it.target(reports=1)
+    it.give(1, "reports", 2)
+    assert it.target(mail=1) == given_back(2)
+    assert it.slots(reports=100) == {}
 
 
 def test_a_lent_worker_gets_nothing_more_before_it_is_back(crew):
@@ -353,6 +382,15 @@ def test_borrowed_workers_count_against_the_maximum(crew):
     for worker in it.pool.workers.values():
         worker.is_ready = True
     assert sum(category == "reports" for category, _ in it.slots(reports=9).values()) == 1
+
+
+def test_whom_a_borrower_at_its_maximum_has_no_place_for_takes_that_of_the_lent_worker(crew):
+    it = crew("[categories.mail]\n[categories.reports]\nmax_workers = 1\n[categories.web]\n")
+    it.supervisors["reports"].mean_run_s = 0.0001
+    it.target(mail=1, reports=1)
+    it.give(1, "reports", 2)
+    assert it.slots(reports=100, web=5) == {1: ("reports", 19), 2: ("web", 1)}
+    assert it.homes == {1: "reports", 2: "mail"}
 
 
 def test_the_maximum_holds_for_work_that_only_turns_up_within_the_turn(crew):
