@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from nodes import Node, eventually
 
-from jobsched.bench.tasks import nothing, rest
+from jobsched.bench.tasks import nothing
 from jobsched.job import State
 from jobsched.node import JOBS_PUT_BACK
 
@@ -137,10 +137,10 @@ def test_a_job_dispatched_in_bulk_costs_no_more_than_it_did(project, counting):
 
 def test_a_node_that_drains_sleeps_meanwhile(project, counting):
     start, counted = counting
-    jobs = project.dispatcher()
-    running = jobs.dispatch(rest, "mail", args=(600,))
+    project.configure({"mail": {}})
+    project.dispatch_marks("mail", ["long"], seconds=600)
     node = start("--grace", "2s")
-    eventually(lambda: running.state() == "in_progress", 30)
+    eventually(lambda: project.started("long"), 30)
     node.terminate()
     calls = counted(node, 1000, JOBS_PUT_BACK)
     assert calls["epoll.poll"] < AT_REST

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from jobsched import outbox
 from jobsched.death import cause_of_death, crash_outcome, is_bystander
 from jobsched.job import Crash, State
 from jobsched.preloader import Exited
@@ -31,7 +32,7 @@ def worker():
 
 def fault(link: WorkerLink, text: str) -> None:
     """Write where Python was, as a dying worker does."""
-    os.pwrite(link.board.handle, text.encode(), 64 + (16 << 10))
+    os.pwrite(link.board.handle, text.encode(), 64 + (16 << 10) + outbox.SIZE)
 
 
 @pytest.mark.parametrize(
