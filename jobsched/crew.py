@@ -174,15 +174,16 @@ class Crew:
 
     def _finish(self, worker: WorkerLink) -> None:
         """Take the outcomes that a worker has brought."""
-        count, took = 0, 0
+        held, outcomes = worker.held, self.outcomes
+        first, took = len(outcomes), 0
         for outcome in worker.ended():
-            if not worker.held or worker.held[0].claim != outcome.claim:
+            if not held or held[0].claim != outcome.claim:
                 self._condemn(worker, "it ended a job that it does not hold")
                 break
-            worker.held.popleft()
-            self.outcomes.append(outcome)
-            count += 1
+            held.popleft()
+            outcomes.append(outcome)
             took += outcome.ended_at - outcome.started_at
+        count = len(outcomes) - first
         if count:
             worker.progress_at = self._clock.monotonic()
             supervisor = self._supervisors[worker.serving or worker.home]

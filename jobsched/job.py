@@ -70,9 +70,12 @@ RETRYABLE = frozenset({State.SCHEDULED, State.FAILED, State.CANCELLED, State.PAR
 """The states from which an operator may send a job to its queue again."""
 
 
+_IN_PROGRESS = State.IN_PROGRESS
+
+
 def is_final(state: State) -> bool:
     """Say whether a job stays in that state unless somebody moves it."""
-    return state in ENDED or state in (State.PARKED, State.QUARANTINED)
+    return state > _IN_PROGRESS  # all those behind it
 
 
 class ParkedFor(enum.IntEnum):

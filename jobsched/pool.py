@@ -282,12 +282,14 @@ class Pool:
     def hand_out(self, claims: Sequence[Claim], slots: Sequence[Slot], now: float) -> list[GiveBack]:
         """Send claimed jobs to their workers; return those whose worker is gone meanwhile."""
         categories = {slot.worker: slot.category for slot in slots}
-        by_worker: dict[int, list[Claim]] = {}
+        by_worker: dict[int, list[Claim]] = {number: [] for number in categories}
         for claim in claims:
-            by_worker.setdefault(claim.worker, []).append(claim)
+            by_worker[claim.worker].append(claim)
         orphans: list[GiveBack] = []
         for number, share in by_worker.items():
             worker = self.workers.get(number)
+            if not share:
+                continue
             if worker is None or worker.is_leaving:
                 orphans += [GiveBack(claim.job, claim.number) for claim in share]
             else:

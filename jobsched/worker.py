@@ -40,7 +40,8 @@ __all__ = ["Worker"]
 
 _MAX_CAUSE = 1000
 _MAX_TRACEBACK = 16 << 10
-_NOTHING = b"\xc0"  # the return value None
+_NOTHING = b"\xc0"
+_COMPLETED = State.COMPLETED  # to look it up takes as long as to make the outcome
 _NANOSECONDS = 1_000_000_000
 _SHORT = 200  # bytes of an outcome that goes to the outbox: as many as a worker holds ahead fit there
 _TELL_S = 0.001
@@ -233,15 +234,13 @@ class Worker:
         if self._interrupts.has_seen:
             return self._cancelled(claim, started, JobError("cancelled: it stopped by itself"))
         result, error = None, None
-        try:
-            packed = encode_result(value)
-            result = None if packed == _NOTHING else packed
-        except (ArgumentError, PayloadTooLarge) as problem:
-            error = JobError(str(problem))
-        return Outcome(
-            claim.job, claim.number, State.COMPLETED, started, self._clock.now(), result, error,
-            log=self._log(),
-        )  # fmt: skip
+        if value is not None:
+            try:
+                result = encode_result(value)
+            except (ArgumentError, PayloadTooLarge) as problem:
+                error = JobError(str(problem))
+        ended = self._clock.now()
+        return Outcome(claim.job, claim.number, _COMPLETED, started, ended, result, error, 0, self._log())
 
     def _failed(self, claim: Claim, terms: RetryTerms, started: int, error: BaseException) -> Outcome:
         self._is_done = isinstance(error, JobInterrupted)

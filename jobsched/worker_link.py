@@ -105,16 +105,9 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         if not self.held:
             self.progress_at = now
         self.serving = category
-        self.held.extend(Held(claim.job, claim.number) for claim in claims)
-        part: list[Claim] = []
-        size = 0
-        for claim in claims:
-            if part and size + len(claim.record) > _WORK_BYTES:
-                self.send(wire.Work(part))
-                part, size = [], 0
-            part.append(claim)
-            size += len(claim.record)
-        self.send(wire.Work(part))
+        self.held.extend([Held(claim.job, claim.number) for claim in claims])
+        for part in _parts(claims):
+            self.send(wire.Work(part))
         with contextlib.suppress(BrokenPipeError):  # it died; its exit tells the rest
             os.write(self._tokens, bytes((self._generation,)) * len(claims))
 
@@ -207,3 +200,19 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         super().close()
         os.close(self._taken_back)
         self.board.close()
+
+
+def _parts(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
+    """Yield claims in as many frames as their records need."""
+    if sum([len(claim.record) for claim in claims]) <= _WORK_BYTES:
+        yield list(claims)
+        return
+    part: list[Claim] = []
+    size = 0
+    for claim in claims:
+        if part and size + len(claim.record) > _WORK_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(claim)
+        size += len(claim.record)
+    yield part
