@@ -16,7 +16,7 @@ from jobsched.job import NO_TERMS, Terms
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import Unique, task_limit
 
-__all__ = ["TaskDefinition", "find", "known", "lookup", "name_of", "register"]
+__all__ = ["TaskDefinition", "definition_of", "find", "known", "lookup", "name_of", "register"]
 
 _MAX_NAME = 200
 
@@ -191,6 +191,15 @@ def find(name: str) -> TaskDefinition:
 def lookup(name: str) -> TaskDefinition | None:
     """Return the task of a name, None if this process does not know it."""
     return _registry.get(name)
+
+
+def definition_of(function: Callable[..., Any]) -> TaskDefinition:
+    """Return the task that a function is. Raises InvalidOption when it is none."""
+    name = name_of(function)
+    definition = lookup(name)
+    if definition is None:
+        raise InvalidOption(f"{name} is not a task: put @task above it")
+    return definition
 
 
 def known() -> dict[str, TaskDefinition]:

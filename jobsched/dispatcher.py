@@ -355,7 +355,7 @@ class Dispatcher:
             known = tasks.lookup(task)
             return known, task if known else checked_task_name(task)
         elif callable(task):
-            definition = _definition_of(task)
+            definition = tasks.definition_of(task)
         else:
             raise InvalidOption(f"task must be a task, a partial of one, or a name, got {task!r}")
         return definition, self._importable(definition)
@@ -396,11 +396,3 @@ class Batch:
         job = self._dispatcher.prepare(task, category, delay, **options)
         self.jobs.append(job)
         return Job(self._dispatcher, job.id)
-
-
-def _definition_of(function: Callable[..., Any]) -> TaskDefinition:
-    name = tasks.name_of(function)
-    definition = tasks.lookup(name)
-    if definition is None:
-        raise InvalidOption(f"{name} is not a task: put @task above it")
-    return definition

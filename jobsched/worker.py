@@ -40,7 +40,7 @@ __all__ = ["Worker"]
 
 _MAX_CAUSE = 1000
 _MAX_TRACEBACK = 16 << 10
-_NOTHING = b"\xc0"
+_NOTHING = b"\xc0"  # in the outbox: the outcome comes over the socket
 _COMPLETED = State.COMPLETED  # to look it up takes as long as to make the outcome
 _NANOSECONDS = 1_000_000_000
 _SHORT = 200  # bytes of an outcome that goes to the outbox: as many as a worker holds ahead fit there

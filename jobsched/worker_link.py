@@ -204,9 +204,6 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
 
 def _parts(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
     """Yield claims in as many frames as their records need."""
-    if sum([len(claim.record) for claim in claims]) <= _WORK_BYTES:
-        yield list(claims)
-        return
     part: list[Claim] = []
     size = 0
     for claim in claims:

@@ -26,7 +26,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import struct
-from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,6 @@ __all__ = [
     "drop_attempts",
     "drop_blob",
     "encode_status",
-    "encode_statuses",
     "ended_key",
     "ended_prefix",
     "get_blob",
@@ -62,7 +60,6 @@ __all__ = [
     "pending_key",
     "pending_prefix",
     "put_blob",
-    "queue_prefix",
     "read_attempts",
     "read_cache",
     "read_categories",
@@ -95,7 +92,6 @@ CHUNK = 2000
 _MOSTCHUNKS = 1 << 16
 _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
-_queue = struct.Struct(">IH")
 _pending = struct.Struct(">IHQ")
 _timed = struct.Struct(">Q16s")
 _running = struct.Struct(">Q")
@@ -194,12 +190,6 @@ def encode_status(status: JobStatus) -> bytes:
     return seal(_encode(status))
 
 
-def encode_statuses(statuses: Mapping[bytes, JobStatus]) -> list[tuple[bytes, bytes]]:
-    """Return the rows of statuses, given by the jobs' ids, as stored."""
-    encode, sealed = _encode, seal
-    return [(job_id, sealed(encode(status))) for job_id, status in statuses.items()]
-
-
 def decode_status(data: bytes) -> JobStatus:
     """Return a stored status. Raises BadRecord."""
     try:
@@ -211,11 +201,6 @@ def decode_status(data: bytes) -> JobStatus:
 def pending_prefix(category: int) -> bytes:
     """Return what the pending keys of a category begin with."""
     return category.to_bytes(4, "big")
-
-
-def queue_prefix(category: int, priority: int) -> bytes:
-    """Return what the pending keys of a category and priority begin with; 8 bytes of sequence follow."""
-    return _queue.pack(category, _TOP_PRIORITY - priority)
 
 
 def pending_key(category: int, priority: int, sequence: int) -> bytes:

@@ -1,5 +1,5 @@
 """Many new jobs without terms that are due at once, in one LMDB write transaction: the way of most
-jobs that are dispatched in bulk, and a third as long as one by one.
+jobs that are dispatched in bulk, and a quarter faster than one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PlainJobs:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._next_sequence = rows.next_sequence
-        self._alike: dict[tuple[str, int], tuple[JobStatus, bytes]] = {}
+        self._alike: dict[tuple[str, int], tuple[JobStatus, int]] = {}
         self._statuses: list[tuple[bytes, bytes]] = []
         self._records: list[tuple[bytes, bytes]] = []
         self._pending: list[tuple[bytes, bytes]] = []
@@ -33,12 +33,11 @@ class PlainJobs:
         job_id, category, kind = job.id, job.category, (job.category, job.priority)
         if kind not in self._alike:
             number = self._rows.category(category).number
-            of_kind = JobStatus(State.PENDING, category, job.priority)
-            self._alike[kind] = of_kind, layout.queue_prefix(number, job.priority)
-        status, prefix = self._alike[kind]
+            self._alike[kind] = JobStatus(State.PENDING, category, job.priority), number
+        status, number = self._alike[kind]
         status.sequence = sequence = self._next_sequence()
         self._statuses.append((job_id, layout.encode_status(status)))
-        self._pending.append((prefix + sequence.to_bytes(8, "big"), job_id))
+        self._pending.append((layout.pending_key(number, job.priority, sequence), job_id))
         self._records.append((job_id, job.record))
         self._counts[category] += 1
         return True

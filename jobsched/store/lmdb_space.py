@@ -103,8 +103,6 @@ def needed_for_outcomes(outcomes: Sequence[Outcome]) -> int:
     """Return about how many bytes outcomes take beyond what was kept for them."""
     size = 0
     for outcome in outcomes:
-        if outcome.result is None and outcome.error is None and not outcome.log:
-            continue
         if outcome.result is not None:
             size += len(outcome.result)
         if outcome.error is not None or outcome.log:

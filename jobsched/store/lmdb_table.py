@@ -125,5 +125,6 @@ class Statuses:
     def write(self) -> None:
         """Write what was gathered."""
         if self._puts:
-            self._cursor.putmulti(layout.encode_statuses(self._puts))
+            encode = layout.encode_status
+            self._cursor.putmulti([(job_id, encode(status)) for job_id, status in self._puts.items()])
             self._puts = {}
