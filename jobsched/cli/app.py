@@ -38,7 +38,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 74 fault of the store.
 Examples:
   jobsched init shop && cd shop
   jobsched run
-  jobsched dispatch tasks:send --payload '{"to": "a@b.c"}'
+  jobsched dispatch tasks:greet --payload '{"name": "Ada"}'
   jobsched -c shop/categories.toml stats
 """
 

@@ -101,13 +101,13 @@ def dispatch(
     job has the unique key, that job's id is printed, and said so on stderr.
 
     Examples:
-      jobsched dispatch tasks:send --payload '{"to": "a@b.c"}'
-      jobsched dispatch tasks:add --arg 2 --arg 3 --wait
-      jobsched dispatch tasks:send --category mail --delay 5s --arg '"a@b.c"'
-      jobsched dispatch tasks:send --arg '"a@b.c"' --unique a --on-conflict refuse
-      jobsched dispatch tasks:fetch --limit-key shop.example --max-running 2 --run-timeout 30s
+      jobsched dispatch tasks:greet --payload '{"name": "Ada"}'
+      jobsched dispatch tasks:word_count --arg '"tasks.py"' --wait
+      jobsched dispatch tasks:greet --category mail --delay 5s --arg '"Ada"'
+      jobsched dispatch tasks:greet --arg '"Ada"' --unique a --on-conflict refuse
+      jobsched dispatch tasks:is_open --arg '"db"' --limit-key db --max-running 2
       jobsched dispatch --from jobs.jsonl
-      make-jobs | jobsched dispatch tasks:send --from - --json
+      make-jobs | jobsched dispatch tasks:greet --from - --json
 
     """
     options = {
