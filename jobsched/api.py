@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
 
 from jobsched import definition as tasks
 from jobsched.dispatcher import Batch, Dispatcher, Job, PreparedJob, TaskLike
@@ -24,8 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(tasks.TaskDefinition, Generic[P, R]):
+class Task(tasks.TaskDefinition, Generic[P, R], frozen=True, kw_only=True, dict=True):
     """A function that jobs can run. Calling it runs the function here and now."""
 
     function: Callable[P, R]
@@ -33,10 +33,11 @@ class Task(tasks.TaskDefinition, Generic[P, R]):
 
     def __post_init__(self) -> None:
         # What functools.update_wrapper does, on a frozen object.
+        own = self.__dict__
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             with contextlib.suppress(AttributeError):
-                object.__setattr__(self, attribute, getattr(self.function, attribute))
-        object.__setattr__(self, "__wrapped__", self.function)
+                own[attribute] = getattr(self.function, attribute)
+        own["__wrapped__"] = self.function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function in this process, without a job."""
@@ -56,7 +57,7 @@ class Task(tasks.TaskDefinition, Generic[P, R]):
 
     def options(self, **options: Any) -> Task[P, R]:
         """Return the task with options of `dispatch` set: ``send.options(delay=5).dispatch(...)``."""
-        return dataclasses.replace(self, given=tuple({**dict(self.given), **options}.items()))
+        return msgspec.structs.replace(self, given=tuple({**dict(self.given), **options}.items()))
 
 
 @overload

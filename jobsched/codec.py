@@ -8,7 +8,6 @@ checksums of its own.
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -173,8 +172,8 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{place}]", part) for place, part in enumerate(value)]
     if isinstance(value, AbstractSet):
         return [("{}", part) for part in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        return [(f".{name}", getattr(value, name)) for name in value.__dataclass_fields__]
     if isinstance(value, msgspec.Struct):
         return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]
     return []

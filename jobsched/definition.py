@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import typing
@@ -24,8 +23,7 @@ _MAX_NAME = 200
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskDefinition:
+class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A function with its name and the defaults of its jobs.
 
     What is None here is taken from the category's settings. Times are in seconds. `retry_rules` say
@@ -39,8 +37,8 @@ class TaskDefinition:
     priority: int = 0
     max_retries: int | None = None
     timeout_s: float | None = None
-    backoff: Backoff = dataclasses.field(default_factory=Backoff)
-    retry_rules: Mapping[type[BaseException], RetryRule] = dataclasses.field(default_factory=dict)
+    backoff: Backoff = msgspec.field(default_factory=Backoff)
+    retry_rules: Mapping[type[BaseException], RetryRule] = msgspec.field(default_factory=dict)
     kill_after_s: float | None = None
     expires_in_s: float | None = None
     at_most_once: bool = False
