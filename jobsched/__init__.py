@@ -32,6 +32,7 @@ from jobsched.errors import (
 )
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import ConcurrencyLimit, Unique
+from jobsched.trigger import Cron, Every, Once, Trigger
 from jobsched.verdict import Discard, JobCancel, JobInterrupted, JobTimeout, Retry, Snooze
 
 __all__ = [
@@ -40,10 +41,12 @@ __all__ = [
     "Batch",
     "ConcurrencyLimit",
     "ConfigError",
+    "Cron",
     "CurrentJob",
     "Discard",
     "Dispatcher",
     "DuplicateJob",
+    "Every",
     "InvalidOption",
     "Job",
     "JobCancel",
@@ -53,6 +56,7 @@ __all__ = [
     "JobNotFound",
     "JobTimeout",
     "JobschedError",
+    "Once",
     "PayloadTooLarge",
     "PreparedJob",
     "QueueFull",
@@ -64,6 +68,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "Task",
+    "Trigger",
     "Unavailable",
     "Unique",
     "UnknownCategory",

@@ -12,6 +12,7 @@ import jobsched
 HEAVY = [
     "asyncio",
     "croniter",
+    "dateutil",
     "dill",
     "jobsched.cli",
     "jobsched.config",
@@ -25,6 +26,7 @@ HEAVY = [
     "psutil",
     "rich",
     "typer",
+    "zoneinfo",
 ]
 
 RAISED_IN_JOBS = {jobsched.Retry, jobsched.Snooze, jobsched.Discard}
