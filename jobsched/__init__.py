@@ -9,8 +9,9 @@ from jobsched.api import (
     dispatch_many,
     task,
 )
+from jobsched.batch import Batch
 from jobsched.context import CurrentJob, current_job
-from jobsched.dispatcher import Batch, Dispatcher, Job, PreparedJob
+from jobsched.dispatcher import Dispatcher, Job, PreparedJob
 from jobsched.errors import (
     ArgumentError,
     ConfigError,

@@ -13,7 +13,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 import msgspec
 
 from jobsched import definition as tasks
-from jobsched.dispatcher import Batch, Dispatcher, Job, PreparedJob, TaskLike
+from jobsched.batch import Batch
+from jobsched.dispatcher import Dispatcher, Job, PreparedJob, TaskLike
 from jobsched.errors import InvalidOption
 from jobsched.options import checked_period, checked_priority, checked_retries
 from jobsched.retry import Backoff, RetryRule

@@ -16,6 +16,7 @@ import msgspec
 from jobsched import wire
 from jobsched.errors import Unavailable
 from jobsched.store.base import Claim, Reply, Request, StoredJob
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
 __all__ = ["Channel"]
 
@@ -40,7 +41,7 @@ class Channel:
         self._state = threading.Condition()  # guards the next four
         self._number = 0
         self._awaited: set[int] = set()  # an answer that comes too late is not kept
-        self._answers: dict[int, Reply | StoredJob | None] = {}
+        self._answers: dict[int, Reply | StoredJob | Findings | None] = {}
         self._reader = 0  # the thread that reads
         # Whether an exception now would tear a frame: each written by whoever sends, or reads.
         self._sends_frame = False
@@ -107,7 +108,7 @@ class Channel:
                 self.claims.pop()
             self.generation = message.generation
         elif message.number in self._awaited:
-            self._answers[message.number] = message.reply if isinstance(message, wire.Answer) else message.job
+            self._answers[message.number] = _content(message)
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Have requests applied by the node."""
@@ -128,6 +129,12 @@ class Channel:
                 return self._look(job_id, deadline, ended=True)
         return self._look(job_id, None, ended=False)
 
+    def find(self, query: ScheduleQuery | FiringQuery) -> Findings:
+        """Ask the node about schedules."""
+        number = self._next_number()
+        self.send(wire.Find(number, query))
+        return cast("Findings", self._await(number, None))
+
     def _look(self, job_id: bytes, deadline: float | None, *, ended: bool) -> StoredJob | None:
         number = self._next_number()
         self.send(wire.Look(number, job_id, ended=ended))
@@ -139,7 +146,7 @@ class Channel:
             self._awaited.add(self._number)
             return self._number
 
-    def _await(self, number: int, deadline: float | None) -> Reply | StoredJob | None:
+    def _await(self, number: int, deadline: float | None) -> Reply | StoredJob | Findings | None:
         """Return the answer of a number; read for it where no other thread does."""
         try:
             while True:
@@ -175,3 +182,9 @@ class Channel:
             with self._state:
                 self._reader = 0
                 self._state.notify_all()
+
+
+def _content(message: wire.Answer | wire.Seen | wire.Found) -> Reply | StoredJob | Findings | None:
+    if isinstance(message, wire.Answer):
+        return message.reply
+    return message.job if isinstance(message, wire.Seen) else message.findings

@@ -157,7 +157,7 @@ class Crew:
             worker.doom = Doom(worker.running, State.PENDING, cause)
         self.pool.preloader.kill(worker.number)
 
-    def _hear(self, worker: WorkerLink, messages: Iterable[wire.Ask | wire.Look | wire.Ready]) -> None:
+    def _hear(self, worker: WorkerLink, messages: Iterable[wire.Question | wire.Ready]) -> None:
         self._finish(worker)
         for message in messages:
             if isinstance(message, wire.Ready):
@@ -166,7 +166,7 @@ class Crew:
             else:
                 self._take(worker, message)
 
-    def _take(self, worker: WorkerLink, message: wire.Ask | wire.Look) -> None:
+    def _take(self, worker: WorkerLink, message: wire.Question) -> None:
         try:
             self._reception.take(worker, message)
         except WireError as error:

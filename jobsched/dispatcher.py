@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
-from jobsched.codec import decode_result, encode_arguments
+from jobsched.codec import encode_arguments
 from jobsched.courier import Courier
 from jobsched.definition import TaskDefinition
-from jobsched.errors import (
-    InvalidOption,
-    JobCancelled,
-    JobFailed,
-    JobNotFound,
-    ResultNotStored,
-    ResultTimeout,
-    rebuilt,
-)
-from jobsched.job import State, is_final
-from jobsched.job_id import format_id, new_id
+from jobsched.errors import InvalidOption, rebuilt
+from jobsched.handle import Job
+from jobsched.job import State
+from jobsched.job_id import new_id
 from jobsched.options import (
     checked_args,
     checked_at,
@@ -41,82 +34,24 @@ from jobsched.options import (
 )
 from jobsched.prepared import PreparedJob, new_job, terms_of
 from jobsched.request_size import check_size
+from jobsched.schedule import ScheduleChange
 from jobsched.store.base import Accepted, Refused, Request, StoredJob
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 from jobsched.terms import ConcurrencyLimit, Unique
+from jobsched.trigger import Once, Trigger
 
 if TYPE_CHECKING:
+    from jobsched.batch import Batch
     from jobsched.config import Config
+    from jobsched.schedule_view import ScheduleInfo
+    from jobsched.schedules import Schedules
     from jobsched.transport import Transport
 
-__all__ = ["Batch", "Dispatcher", "Job", "PreparedJob", "TaskLike"]
+__all__ = ["Dispatcher", "Job", "PreparedJob", "TaskLike"]
 
 _SILENT = TaskDefinition(name="", function=print)  # says nothing of its jobs: of a task not known here
 
 TaskLike = str | Callable[..., Any] | TaskDefinition
-
-
-class Job:
-    """A handle on a dispatched job."""
-
-    __slots__ = ("_dispatcher", "_id")
-
-    def __init__(self, dispatcher: Dispatcher, job_id: bytes) -> None:
-        self._dispatcher = dispatcher
-        self._id = job_id
-
-    @property
-    def id(self) -> str:
-        """The job's id: a UUIDv7."""
-        return format_id(self._id)
-
-    def state(self) -> str:
-        """Return the job's state. Raises JobNotFound if it was pruned."""
-        return str(self._look(0).status.state)
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Wait until the job has ended, and return what the task returned, as plain values.
-
-        `timeout` is in seconds; None waits without end. Raises ResultTimeout, JobFailed,
-        JobCancelled, ResultNotStored, JobNotFound, Unavailable.
-        """
-        job = self._look(timeout)
-        state = job.status.state
-        if state is State.COMPLETED:
-            if job.error is not None:
-                raise ResultNotStored(self.id, job.error.cause)
-            return None if job.result is None else decode_result(job.result)
-        if state is State.CANCELLED:
-            raise JobCancelled(self.id)
-        if is_final(state):
-            cause, traceback = (job.error.cause, job.error.traceback) if job.error else ("", "")
-            raise JobFailed(self.id, str(state), cause, traceback)
-        raise ResultTimeout(self.id, str(state), timeout or 0.0)
-
-    def cancel(self, timeout: float | None = 0) -> bool:
-        """Cancel the job; return whether it is cancelled now.
-
-        One that runs is asked to end: by `current_job().cancelled()`, then an exception, then by
-        force. `timeout` is how many seconds to wait for that, None without end.
-        """
-        state = self._dispatcher.cancel([self.id])[0]
-        if state is State.IN_PROGRESS and timeout != 0:
-            state = self._look(timeout).status.state
-        return state is State.CANCELLED
-
-    def _look(self, timeout: float | None) -> StoredJob:
-        job = self._dispatcher.look(self._id, timeout)
-        if job is None:
-            raise JobNotFound(self.id)
-        return job
-
-    def __repr__(self) -> str:
-        return f"<Job {self.id}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other._id == self._id
-
-    def __hash__(self) -> int:
-        return hash(self._id)
 
 
 class Dispatcher:
@@ -263,30 +198,70 @@ class Dispatcher:
         Up to 100,000 jobs or 64 MiB. `allow_unknown` takes jobs of tasks that the node does not
         know: they are parked until one does. Raises what `dispatch` does.
         """
-        now = self._clock.now()
-        prepared = list(jobs)
-        if not prepared:
+        return self.commit(list(jobs), (), allow_unknown=allow_unknown)
+
+    def commit(
+        self,
+        jobs: Sequence[PreparedJob],
+        schedules: Sequence[ScheduleChange],
+        *,
+        allow_unknown: bool = False,
+    ) -> list[Job]:
+        """Dispatch prepared jobs and change schedules in one commit: all or nothing."""
+        if not jobs and not schedules:
             return []
-        categories = {job.category for job in prepared}
-        limits = {name: self.config.categories[name].max_pending for name in categories}
-        reply = self._send(
+        now = self._clock.now()
+        limits = {name: self.config.categories[name].max_pending for name in {job.category for job in jobs}}
+        reply = self.send(
             Request(
-                jobs=[new_job(job, now) for job in prepared],
+                jobs=[new_job(job, now) for job in jobs],
                 max_pending={name: limit for name, limit in limits.items() if limit is not None},
                 takes_unknown=allow_unknown,
+                schedules=schedules,
             )
         )
-        return [Job(self, reply.kept.get(place, job.id)) for place, job in enumerate(prepared)]
+        return [Job(self, reply.kept.get(place, job.id)) for place, job in enumerate(jobs)]
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
-        """Collect dispatches and commit them together at the end of the block: all or none.
+        """Collect dispatches and changes of schedules, and commit them together at the end of the
+        block: all or none.
 
-        An exception in the block dispatches nothing.
+        An exception in the block does nothing of it.
         """
+        from jobsched.batch import Batch  # noqa: PLC0415 (it knows this module)
+
         batch = Batch(self)
         yield batch
-        self.dispatch_many(batch.jobs)
+        self.commit(batch.jobs, batch.changes)
+
+    # Schedules.
+
+    @functools.cached_property
+    def schedules(self) -> Schedules:
+        """The schedules: `add`, `update`, `remove`, `activate`, `deactivate`, `list`, `get`, `clear`,
+        `run_now`, `history`.
+        """
+        from jobsched.schedules import Schedules  # noqa: PLC0415 (so that `import jobsched` is fast)
+
+        return Schedules(self, lambda change: self.commit((), [change]))
+
+    def schedule_once(
+        self, name: str, task: TaskLike, at: datetime, category: str | None = None, **options: Any
+    ) -> ScheduleInfo:
+        """Fire a task once, at an aware time, by the name of a schedule. See `Schedules.add`."""
+        return self.schedules.add(name, task, Once(at), category, **options)
+
+    def schedule_recurring(
+        self, name: str, task: TaskLike, trigger: Trigger | str, category: str | None = None, **options: Any
+    ) -> ScheduleInfo:
+        """Fire a task by a trigger, or a cron expression in UTC. See `Schedules.add`."""
+        return self.schedules.add(name, task, trigger, category, **options)
+
+    def find(self, query: ScheduleQuery | FiringQuery) -> Findings:
+        """Return what the store has of schedules."""
+        self._reconnect_after_fork()
+        return self._transport.find(query)
 
     # What has been dispatched.
 
@@ -304,17 +279,17 @@ class Dispatcher:
 
         Running ones are still in progress then, and on their way to an end.
         """
-        return self._send(Request(cancel=[checked_id(job_id) for job_id in job_ids])).states
+        return self.send(Request(cancel=[checked_id(job_id) for job_id in job_ids])).states
 
     def retry(self, job_ids: Sequence[str]) -> list[State | None]:
         """Send jobs to the end of their queues that failed, were cancelled, parked or quarantined,
         or wait for their time: with all their retries. Returns the state that each has now.
         """
-        return self._send(Request(retry=[checked_id(job_id) for job_id in job_ids])).states
+        return self.send(Request(retry=[checked_id(job_id) for job_id in job_ids])).states
 
     def delete(self, job_ids: Sequence[str]) -> list[State | None]:
         """Forget jobs that do not run. Returns None for each that is gone, else its state."""
-        return self._send(Request(delete=[checked_id(job_id) for job_id in job_ids])).states
+        return self.send(Request(delete=[checked_id(job_id) for job_id in job_ids])).states
 
     def pause(self, category: str, seconds: float | None = None) -> None:
         """Let no more jobs of a category start, for so many seconds or until it is resumed; running
@@ -322,12 +297,16 @@ class Dispatcher:
         """
         self.config.category(category)
         until = 0 if seconds is None else self._clock.now() + int(seconds * MICROSECONDS)
-        self._send(Request(pause={category: until}))
+        self.send(Request(pause={category: until}))
 
     def resume(self, category: str) -> None:
         """Let jobs of a category start again."""
         self.config.category(category)
-        self._send(Request(resume=[category]))
+        self.send(Request(resume=[category]))
+
+    def now(self) -> int:
+        """Return the time, in UTC microseconds."""
+        return self._clock.now()
 
     def close(self) -> None:
         """Hang up and let go of the store. Handles made here cannot be used any more."""
@@ -335,7 +314,8 @@ class Dispatcher:
         if close is not None:
             close()
 
-    def _send(self, request: Request) -> Accepted:
+    def send(self, request: Request) -> Accepted:
+        """Have a request applied whole. Raises what its refusal says."""
         check_size(request)
         self._reconnect_after_fork()
         reply = self._courier.call(request)
@@ -380,19 +360,3 @@ class Dispatcher:
             f"task {qualname!r} is defined in the script that runs, which no worker can import: "
             "move it to a module listed under tasks"
         )
-
-
-class Batch:
-    """Dispatches that are committed together. Made by `Dispatcher.batch`."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self.jobs: list[PreparedJob] = []
-
-    def dispatch(
-        self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
-    ) -> Job:
-        """Add a job. It is dispatched when the block ends; takes what `Dispatcher.dispatch` does."""
-        job = self._dispatcher.prepare(task, category, delay, **options)
-        self.jobs.append(job)
-        return Job(self._dispatcher, job.id)

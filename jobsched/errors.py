@@ -9,6 +9,10 @@ JobschedError
 ├── PayloadTooLarge          a job's arguments are over the limit
 ├── TasksNotLoaded           a configured task module failed to import
 ├── JobNotFound              no job of that id
+├── ScheduleError
+│   ├── ScheduleNotFound     no schedule of that name
+│   ├── ScheduleExists       there is one of that name already
+│   └── ScheduleChanged      somebody has changed it meanwhile
 ├── DuplicateJob             a unique key is taken, and the dispatch asked to be refused then
 ├── QueueFull                a category has as many jobs waiting as it may
 ├── ResultError
@@ -51,6 +55,10 @@ __all__ = [
     "ResultError",
     "ResultNotStored",
     "ResultTimeout",
+    "ScheduleChanged",
+    "ScheduleError",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "StoreError",
     "StoreFormatError",
     "StoreFull",
@@ -127,6 +135,31 @@ class JobNotFound(JobschedError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job {job_id!r} in the store")
+
+
+class ScheduleError(JobschedError):
+    """A schedule cannot be changed as asked."""
+
+
+class ScheduleNotFound(ScheduleError):
+    """No schedule of that name."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(f"no schedule {name!r}{nearest(name, known)}")
+
+
+class ScheduleExists(ScheduleError):
+    """A schedule of that name is there already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a schedule {name!r} is there already: update it, or remove it first")
+
+
+class ScheduleChanged(ScheduleError):
+    """Somebody else has changed the schedule meanwhile."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the schedule {name!r} was changed or removed meanwhile: try again")
 
 
 class DuplicateJob(JobschedError):

@@ -20,6 +20,7 @@ from jobsched.locks import lock_file, try_lock
 from jobsched.node_connection import PATIENCE_S, NodeConnection
 from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
 from jobsched.store.place import make_private
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery, findings
 
 __all__ = ["Gateway"]
 
@@ -126,6 +127,23 @@ class Gateway:
                 if job is None or is_final(job.status.state) or rest <= 0:
                     return job
                 time.sleep(min(_POLL_S, rest))
+
+    def find(self, query: ScheduleQuery | FiringQuery) -> Findings:
+        """Return what the store has of schedules."""
+        self._start_afresh_after_fork()
+        try:
+            connection = NodeConnection(self._directory)
+        except (FileNotFoundError, ConnectionError, BlockingIOError):
+            if not self._durable:
+                raise Unavailable(f"no node runs on {self._directory}") from None
+            with self._lock:
+                return findings(self._opened(), query)
+        try:
+            return connection.find(query)
+        except (TimeoutError, ConnectionError) as error:
+            raise Unavailable(f"the node on {self._directory} does not answer") from error
+        finally:
+            connection.close()
 
     def _ask(self, job_id: bytes, timeout_s: float | None, patience_s: float) -> StoredJob | None:
         # A connection of its own: waiting must not stand in the way of dispatches.

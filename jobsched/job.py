@@ -104,6 +104,8 @@ class JobRecord(msgspec.Struct, frozen=True, array_like=True):
     timeout_s: float | None = None
     by_name: bool = False
     """Its dispatcher did not know the task: what the task says of its terms is not in them."""
+    fired_by: tuple[str, int] | None = None
+    """The schedule that fired it, and the due time that it is for."""
 
 
 class Limit(msgspec.Struct, frozen=True, array_like=True):

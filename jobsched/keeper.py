@@ -79,6 +79,13 @@ class Keeper:
         if count >= _STEP:
             self._prune_at = now + _AGAIN_S
 
+    def ended_before(self, at: int) -> int:
+        """Return before which time schedules must have ended to be forgotten, 0 for none: as long ago as
+        jobs that completed.
+        """
+        age_s = self._ages_s[State.COMPLETED]
+        return 0 if age_s is None else at - int(max(age_s, SETTLED_S) * MICROSECONDS)
+
     # Parked jobs.
 
     @property

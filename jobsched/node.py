@@ -31,6 +31,7 @@ from jobsched.pool import Pool, waiting
 from jobsched.pressure import Pressure
 from jobsched.reception import Reception
 from jobsched.report import Decision, NodeReport
+from jobsched.scheduler import Scheduler
 from jobsched.store.base import CategoryStats, Refused, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
@@ -81,6 +82,7 @@ class Node:
         self._supervisors = {name: Supervisor(name, settings) for name, settings in config.categories.items()}
         self._balancer = Balancer(config, self._supervisors)
         self._waiter = Waiter()
+        self._scheduler = Scheduler()
         self._warden = Warden(config.categories)
         self._keeper = Keeper(config.retention)
         self._pressure = Pressure(config.pressure)
@@ -142,6 +144,7 @@ class Node:
         if self._turn_log is not None:
             self._store = RecordingStore(owned.store, TurnLog(self._turn_log))
         self._stats = self._store.stats()
+        self._scheduler.open(self._store)
         self._failed_before = self._failed()
         self._clients = Clients(owned.listener, self._loop, self._reception)
         for name in self._stats.keys() - self._config.categories.keys():
@@ -236,6 +239,7 @@ class Node:
         if self._drain is not None:  # nobody else does anything any more
             return min(*waits, self._drain.timeout_s(now))
         waits.append(self._balancer.timeout_s(now))
+        waits.append(self._scheduler.timeout_s(now, self._clock.now()))
         waits.append(self._keeper.timeout_s(now, starts=not self._pressure.is_held))
         restart_in = self._pool.restart_in(now)
         if restart_in is not None:
@@ -284,8 +288,10 @@ class Node:
             requests.append(unparked)
         release = self._waiter.release(at)
         prune = self._keeper.prune(now, at) if self._drain is None else []
+        firings = self._scheduler.firings(self._store, now, at) if self._drain is None else []
         is_wanted = any(free.get(slot.category) for slot in slots)
-        if not (requests or release or is_wanted or prune or self._crew.has_news or self._decisions):
+        is_due = requests or release or is_wanted or prune or firings
+        if not (is_due or self._crew.has_news or self._decisions):
             return None
         outcomes, give_back = self._crew.take_news()
         decisions, self._decisions = self._decisions, []
@@ -298,6 +304,8 @@ class Node:
             release=release,
             slots=slots,
             prune=prune,
+            firings=firings,
+            forget_ended=self._keeper.ended_before(at) if prune else 0,
         )
 
     def _waiting(self) -> dict[str, int]:
@@ -308,6 +316,7 @@ class Node:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
         self._waiter.learn(result.next_due)
+        self._scheduler.learn(turn, result, self._clock.monotonic())
         self._keeper.learn(result.pruned, self._clock.monotonic(), is_full=result.is_full)
         self._pool.learn(result.blocked, turn.slots)
         if result.claims:  # first, so that workers start while the clients are answered
@@ -352,6 +361,8 @@ class Node:
         Not before the user's modules are imported: a broken one must not go unnoticed.
         """
         if not self._pool.preloader.is_loaded or self._crew.has_news or self._keeper.is_looking:
+            return False
+        if self._scheduler.is_due(self._clock.now()):
             return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:

@@ -13,6 +13,7 @@ from jobsched import wire
 from jobsched.errors import WireError, rebuilt
 from jobsched.report import NodeReport
 from jobsched.store.base import Reply, Request, StoredJob
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
 __all__ = ["PATIENCE_S", "NodeConnection"]
 
@@ -69,6 +70,15 @@ class NodeConnection:
             message = self._receive()
             if isinstance(message, wire.Seen) and message.number == number:
                 return message.job
+
+    def find(self, query: ScheduleQuery | FiringQuery) -> Findings:
+        """Ask about schedules."""
+        self._number += 1
+        self._socket.sendall(wire.frame(wire.Find(self._number, query)))
+        while True:
+            message = self._receive()
+            if isinstance(message, wire.Found) and message.number == self._number:
+                return message.findings
 
     def survey(self) -> NodeReport:
         """Ask how the node is doing."""

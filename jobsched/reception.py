@@ -15,14 +15,18 @@ from jobsched.job import KEY_BYTES, MAX_PAYLOAD, Terms, is_final
 from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
 from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
+from jobsched.schedule import PutSchedule, RunSchedule, Schedule, ScheduleChange, SwitchSchedule, name_problem
 from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
+from jobsched.store.schedule_query import findings
 
 __all__ = ["Asker", "Reception"]
 
 _KEYS = 8  # that one job may have
 _RECORD_SLACK = 4096  # what a record holds beside the arguments
+_LATEST = 1 << 58  # microseconds: the year 11104
 _SETTLED_BYTES = 16 << 20  # of jobs that are looked at in one turn
 _LOOK_BYTES = 4096
+_FOUND_BYTES = 1 << 18
 
 
 class Asker(Protocol):
@@ -60,17 +64,17 @@ class Reception:
         self.report: Callable[[], NodeReport] = _no_report
         self._asked: list[tuple[Asker, int, Request]] = []
         self._answering: list[tuple[Asker, int, Request]] = []
-        self._looks: deque[tuple[Asker, wire.Look]] = deque()
+        self._looks: deque[tuple[Asker, wire.Look | wire.Find]] = deque()
         self._watchers: dict[bytes, list[tuple[Asker, int]]] = {}
         self._parts: dict[tuple[Asker, int], _Parts] = {}
 
-    def take(self, asker: Asker, message: wire.Ask | wire.Look | wire.Survey) -> None:
+    def take(self, asker: Asker, message: wire.Question | wire.Survey) -> None:
         """Note what is asked. Raises WireError when a request is over its limits."""
         if isinstance(message, wire.Survey):
             asker.send(wire.Surveyed(message.number, self.report()))
             return
         _check_ids(message)
-        if isinstance(message, wire.Look):
+        if isinstance(message, wire.Look | wire.Find):
             self._looks.append((asker, message))
             return
         request = self._whole(asker, message)
@@ -102,12 +106,27 @@ class Reception:
         for task in {job.task for job in request.jobs} if tasks and not request.takes_unknown else ():
             if task not in tasks:
                 return _refused(UnknownTask(task, tasks))
+        for schedule in (change.schedule for change in request.schedules if isinstance(change, PutSchedule)):
+            refused = self._cannot_fire(schedule)
+            if refused is not None:
+                return refused
         for job in request.jobs:
             if len(job.record) > MAX_PAYLOAD + _RECORD_SLACK:
                 return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
         for name in (*{job.category for job in request.jobs}, *request.pause, *request.resume):
             if name not in categories:
                 return _refused(UnknownCategory(name, categories))
+        return None
+
+    def _cannot_fire(self, schedule: Schedule) -> Refused | None:
+        """Return why a schedule cannot be taken."""
+        if self.tasks and schedule.task not in self.tasks:
+            return _refused(UnknownTask(schedule.task, self.tasks))
+        if schedule.category not in self._config.categories:
+            return _refused(UnknownCategory(schedule.category, self._config.categories))
+        size = len(schedule.args) + len(schedule.kwargs)
+        if size > MAX_PAYLOAD:
+            return _refused(PayloadTooLarge(schedule.task, size, MAX_PAYLOAD))
         return None
 
     def _limited(self, request: Request) -> Request:
@@ -153,6 +172,10 @@ class Reception:
         told = 0
         while self._looks and told < _SETTLED_BYTES:
             asker, look = self._looks.popleft()
+            if isinstance(look, wire.Find):
+                asker.send(wire.Found(look.number, findings(store, look.query)))
+                told += _FOUND_BYTES
+                continue
             job = store.get(look.job)
             told += _size(job)
             if look.ended and job is not None and not is_final(job.status.state):
@@ -184,20 +207,47 @@ def _no_report() -> NodeReport:
     raise WireError("the node is not ready")
 
 
-def _check_ids(message: wire.Ask | wire.Look) -> None:
+def _check_ids(message: wire.Question) -> None:
     """Raise WireError for what no client of ours sends and no store could keep."""
+    if isinstance(message, wire.Find):
+        _check_names([message.query.name or "name"])
+        return
     if isinstance(message, wire.Look):
         ids = [message.job]
     else:
         request = message.request
         ids = [*request.cancel, *request.retry, *request.delete]
-        if len(ids) + len(request.jobs) > MAX_REQUEST_JOBS:
+        _check_schedules(request.schedules)
+        if len(ids) + len(request.jobs) + len(request.schedules) > MAX_REQUEST_JOBS:
             raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs")
         for job in request.jobs:
             if job.terms is not None:
                 _check_terms(job.terms)
     if any(len(job_id) != ID_BYTES for job_id in ids):
         raise WireError(f"a job id that has not {ID_BYTES} bytes")
+
+
+def _check_schedules(changes: Sequence[ScheduleChange]) -> None:
+    _check_names(c.schedule.name if isinstance(c, PutSchedule) else c.name for c in changes)
+    for change in changes:
+        if isinstance(change, PutSchedule):
+            _check_terms(change.schedule.terms)
+            _check_times(change.next_at or 0, change.fire_at)
+        elif isinstance(change, SwitchSchedule):
+            _check_times(change.next_at, change.fire_at)
+        elif isinstance(change, RunSchedule) and len(change.job) != ID_BYTES:
+            raise WireError(f"a job id that has not {ID_BYTES} bytes")
+
+
+def _check_times(*times: int) -> None:
+    if not all(0 <= time < _LATEST for time in times):
+        raise WireError("a due time that no calendar has")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if problem := name_problem(name):
+            raise WireError(problem)
 
 
 def _check_terms(terms: Terms) -> None:

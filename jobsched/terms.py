@@ -9,7 +9,7 @@ import msgspec
 from jobsched.errors import InvalidOption
 from jobsched.job import Limit
 
-__all__ = ["ConcurrencyLimit", "Unique", "key_limit", "task_limit", "unique_key"]
+__all__ = ["ConcurrencyLimit", "Unique", "key_limit", "schedule_limit", "task_limit", "unique_key"]
 
 _MAX_KEY = 1000
 _MOST = 1_000_000
@@ -71,6 +71,11 @@ def task_limit(task: str, most: int) -> Limit:
 def key_limit(limit: ConcurrencyLimit) -> Limit:
     """Return the limit of a key."""
     return Limit(_hash(b"key", limit.key.encode()), limit.max_running)
+
+
+def schedule_limit(name: str) -> Limit:
+    """Return the limit of a schedule whose jobs run one after the other."""
+    return Limit(_hash(b"schedule", name.encode()), 1)
 
 
 def _hash(*parts: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from jobsched.gateway import Gateway
 from jobsched.store.base import Reply, Request, StoredJob
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
 __all__ = ["Transport", "set_worker_transport", "transport_for"]
 
@@ -27,6 +28,10 @@ class Transport(Protocol):
 
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
         """Return a job: at once when the timeout is 0, else when it has ended or time is up."""
+        ...
+
+    def find(self, query: ScheduleQuery | FiringQuery) -> Findings:
+        """Return what the store has of schedules."""
         ...
 
 

@@ -18,6 +18,7 @@ import msgspec
 from jobsched.errors import WireError
 from jobsched.report import NodeReport
 from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
+from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
 __all__ = [
     "MAX_FRAME",
@@ -28,6 +29,8 @@ __all__ = [
     "Done",
     "Drop",
     "Filled",
+    "Find",
+    "Found",
     "FrameReader",
     "FromClient",
     "FromNode",
@@ -35,6 +38,7 @@ __all__ = [
     "Hello",
     "Look",
     "Peer",
+    "Question",
     "Ready",
     "Seen",
     "Survey",
@@ -48,7 +52,7 @@ __all__ = [
     "unix_address",
 ]
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME = 4 << 20
 _FRAME_AIM = 1 << 20  # bytes of records that go into one frame of a long request
 
@@ -104,6 +108,20 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, tag=True):
     job: StoredJob | None
 
 
+class Find(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Ask about schedules."""
+
+    number: int
+    query: ScheduleQuery | FiringQuery
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What was found."""
+
+    number: int
+    findings: Findings
+
+
 class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Ask how the node is doing."""
 
@@ -150,10 +168,11 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
     outcome: Outcome
 
 
-FromClient = Hello | Ask | Look | Survey
-FromNode = Welcome | Bye | Answer | Seen | Surveyed
-FromWorker = Filled | Done | Ask | Look | Ready
-ToWorker = Work | Drop | Answer | Seen
+Question = Ask | Look | Find
+FromClient = Hello | Question | Survey
+FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed
+FromWorker = Filled | Done | Question | Ready
+ToWorker = Work | Drop | Answer | Seen | Found
 
 
 def frame(message: msgspec.Struct) -> bytes:

@@ -148,23 +148,23 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
             self.is_leaving = True
             os.close(self._tokens)
 
-    def receive(self) -> list[wire.Ask | wire.Look | wire.Ready]:
+    def receive(self) -> list[wire.Question | wire.Ready]:
         """Return the messages that have arrived; outcomes are for `ended`. Raises ConnectionResetError
         at the end of them, WireError when they are none.
         """
         return self._sorted(self.arrived())
 
-    def receive_rest(self) -> list[wire.Ask | wire.Look | wire.Ready]:
+    def receive_rest(self) -> list[wire.Question | wire.Ready]:
         """Return all that a dead worker had sent; what is no message ends it."""
-        messages: list[wire.Ask | wire.Look | wire.Ready] = []
+        messages: list[wire.Question | wire.Ready] = []
         with contextlib.suppress(WireError):
             messages += self._sorted(self.remaining())
         with contextlib.suppress(WireError):
             self._empty_outbox(self.board.outbox.mark)
         return messages
 
-    def _sorted(self, messages: Iterable[wire.FromWorker]) -> list[wire.Ask | wire.Look | wire.Ready]:
-        others: list[wire.Ask | wire.Look | wire.Ready] = []
+    def _sorted(self, messages: Iterable[wire.FromWorker]) -> list[wire.Question | wire.Ready]:
+        others: list[wire.Question | wire.Ready] = []
         for message in messages:
             if isinstance(message, wire.Filled):
                 self._empty_outbox(message.mark)

@@ -5,8 +5,9 @@ time. Everything that changes it is a `Turn`; reads are short. One contract suit
 test hold every store to the words below.
 
 A turn is applied in a fixed order: the requests' changes of what is there, outcomes, give-backs,
-pruning, the requests' new jobs, release of due jobs, claims. No step needs another's answer, so a
-turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some dicts.
+pruning, the requests' new jobs and schedules, firings, release of due jobs, claims. No step needs
+another's answer, so a turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some
+dicts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from jobsched.job import PRIORITY_LIMIT, Attempt, JobError, JobStatus, ParkedFor, State, Terms
 from jobsched.job_id import ID_BYTES
 from jobsched.report import Decision
+from jobsched.schedule import FiringRecord, ScheduleChange, StoredSchedule
 
 __all__ = [
     "KEPT_DECISIONS",
@@ -27,6 +29,7 @@ __all__ = [
     "CategoryStats",
     "Claim",
     "Conflict",
+    "Firing",
     "GiveBack",
     "JobStore",
     "NewJob",
@@ -82,7 +85,8 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     0 for never. Cancelling a running job asks for its end; `retry` sends jobs to their queues again
     that ended without a result, stand beside the road, or wait for their time, unless another job
     has their unique key now; `delete` forgets jobs that do not run. `max_pending` refuses jobs over
-    so many that wait in a category; `takes_unknown` lets jobs of unknown tasks in.
+    so many that wait in a category; `takes_unknown` lets jobs of unknown tasks in. `schedules`
+    are changed in their order, with the jobs: all or none. A change that was made is not made again.
     """
 
     jobs: Sequence[NewJob] = ()
@@ -93,6 +97,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     delete: Sequence[bytes] = ()
     max_pending: Mapping[str, int] = {}
     takes_unknown: bool = False
+    schedules: Sequence[ScheduleChange] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -182,12 +187,31 @@ class Prune(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     limit: int
 
 
+class Firing(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What a node wants done about a schedule that is due: it is done only if the schedule is as the
+    node saw it, of that `revision` and due at `due_at`; so no due time fires twice.
+
+    `jobs` are the jobs of the `records`, by id, as requests carry them. `next_at` and `fire_at` are
+    the next due time, 0 when there is none any more. `trigger` replaces that of the schedule.
+    """
+
+    name: str
+    revision: int
+    due_at: int
+    records: Sequence[FiringRecord]
+    jobs: Sequence[NewJob] = ()
+    next_at: int
+    fire_at: int
+    trigger: list[object] | None = None
+
+
 class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One transaction's worth of change.
 
     `decisions` are the balancer's, kept for the record; `release` is how many due jobs may move to
     their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
     it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
+    `firings` are of schedules that are due; a schedule that ended before `forget_ended` is forgotten.
     """
 
     now: int
@@ -198,6 +222,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     release: int = 0
     slots: Sequence[Slot] = ()
     prune: Sequence[Prune] = ()
+    firings: Sequence[Firing] = ()
+    forget_ended: int = 0
 
 
 class CategoryStats(msgspec.Struct, array_like=True):
@@ -226,7 +252,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     claimed again, or ended, meanwhile. `next_due` is the time of the earliest
     scheduled job or end of a pause, None without one. `stats` covers all categories. `blocked` are
     the categories whose next job is for a worker that holds nothing else, and found none. `is_full`
-    says that the store lives on the last of its room.
+    says that the store lives on the last of its room. `next_fire` is when the next schedule is to fire,
+    None without one; `fired` are the records that the firings have left, with their schedules' names.
     """
 
     replies: list[Reply]
@@ -238,6 +265,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     blocked: list[str] = []
     pruned: int = 0
     is_full: bool = False
+    next_fire: int | None = None
+    fired: list[tuple[str, FiringRecord]] = []
 
 
 class StoredJob(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -329,6 +358,22 @@ class JobStore(Protocol):
 
     def upcoming(self, until: int, limit: int) -> dict[str, int]:
         """Return per category how many scheduled jobs are due by an instant, `limit` in all at most."""
+        ...
+
+    def schedule(self, name: str) -> StoredSchedule | None:
+        """Return a schedule, None if there is none of that name."""
+        ...
+
+    def schedules(self, after: str = "", limit: int = 200) -> list[StoredSchedule]:
+        """Return up to 200 schedules in the order of their names, from behind one on."""
+        ...
+
+    def due_schedules(self, now: int, limit: int) -> list[StoredSchedule]:
+        """Return the first schedules that are to fire by now."""
+        ...
+
+    def firings(self, name: str, limit: int = 200, before: int = 0) -> list[FiringRecord]:
+        """Return up to 200 records of a schedule, the latest due time first, those due before a time."""
         ...
 
     def decisions(self, limit: int) -> list[Decision]:

@@ -21,6 +21,7 @@ from jobsched.errors import CommitUnknown, NoRoom, NotCommitted, StoreError
 from jobsched.job import JobStatus, State
 from jobsched.job_id import part_of_id
 from jobsched.report import Decision
+from jobsched.schedule import FiringRecord, StoredSchedule
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
     CategoryStats,
@@ -38,7 +39,23 @@ from jobsched.store.lmdb_find import found_rows, ids_after
 from jobsched.store.lmdb_layout import Cache, Txn
 from jobsched.store.lmdb_parts import apply_in_parts
 from jobsched.store.lmdb_rows import Rows
-from jobsched.store.lmdb_space import DEFAULT_QUOTA, Space, is_out_of_room, needed_for, needed_for_outcomes
+from jobsched.store.lmdb_schedules import (
+    read_due,
+    read_next_fire,
+    read_page,
+    read_records,
+    read_schedule,
+)
+from jobsched.store.lmdb_space import (
+    DEFAULT_QUOTA,
+    Space,
+    adds,
+    is_out_of_room,
+    needed_for,
+    needed_for_firings,
+    needed_for_outcomes,
+    needed_for_schedules,
+)
 from jobsched.store.lmdb_turn import LmdbTurn
 from jobsched.store.place import make_private
 
@@ -134,24 +151,30 @@ class LmdbStore:
                 return self._apply(turn, refused)
             except NoRoom as error:
                 self._space.is_full = True
-                adding = [place for place, request in enumerate(turn.requests) if request.jobs]
+                adding = [place for place, request in enumerate(turn.requests) if adds(request)]
                 return apply_in_parts(self._apply, turn, dict.fromkeys(adding, str(error)))
 
     def _without_room(self, turn: Turn) -> dict[int, str]:
-        """Return the places of the requests for whose jobs there is no room, and why."""
+        """Return the places of the requests for which there is no room, and why; that of the firings is
+        behind them all.
+        """
         refused: dict[int, str] = {}
         unfinished = self._unfinished()
         needed = needed_for_outcomes(turn.outcomes)
         if turn.outcomes:
             self._space.refusal(needed, unfinished)  # whether to save
         for place, request in enumerate(turn.requests):
-            if request.jobs:
-                size = needed_for(request.jobs)
+            if adds(request):
+                size = needed_for(request.jobs) + needed_for_schedules(request.schedules)
                 why = self._space.refusal(needed + size, unfinished)
                 if why is None:
                     needed += size
                 else:
                     refused[place] = why
+        if turn.firings:
+            why = self._space.refusal(needed + needed_for_firings(turn.firings), unfinished)
+            if why is not None:
+                refused[len(turn.requests)] = why
         return refused
 
     def _unfinished(self) -> int:
@@ -163,10 +186,11 @@ class LmdbStore:
     def _apply(self, turn: Turn, refused: Mapping[int, str]) -> TurnResult:
         """Apply a turn but for the requests that are refused. Raises NoRoom, and changes nothing."""
         kept = [request for place, request in enumerate(turn.requests) if place not in refused]
+        firings = () if len(turn.requests) in refused else turn.firings
         with self._writing() as (txn, cache):
             rows = Rows(txn, self._dbs, cache)
             result = LmdbTurn(rows, saves=self._space.is_full).apply(
-                msgspec.structs.replace(turn, requests=kept) if refused else turn
+                msgspec.structs.replace(turn, requests=kept, firings=firings) if refused else turn
             )
         if not refused and not self._space.is_full:
             return result
@@ -200,6 +224,7 @@ class LmdbStore:
             number = txn.id()
             if cache is None or cache.number != number - 1:
                 cache = layout.read_cache(txn, self._dbs)
+                cache.next_fire = read_next_fire(txn, self._dbs)
             yield txn, cache
             cache.number = number
         except lmdb.Error as error:
@@ -296,6 +321,26 @@ class LmdbStore:
                 counts[number] = counts.get(number, 0) + 1
             names = {row.number: name for name, row in layout.read_categories(txn, self._dbs).items()}
         return {names[number]: count for number, count in counts.items()}
+
+    def schedule(self, name: str) -> StoredSchedule | None:
+        """Return a schedule, None if there is none of that name."""
+        with self._reading() as txn:
+            return read_schedule(txn, self._dbs, name)
+
+    def schedules(self, after: str = "", limit: int = _PAGE_JOBS) -> list[StoredSchedule]:
+        """Return schedules in the order of their names."""
+        with self._reading() as txn:
+            return read_page(txn, self._dbs, after, min(limit, _PAGE_JOBS))
+
+    def due_schedules(self, now: int, limit: int) -> list[StoredSchedule]:
+        """Return the first schedules that are to fire by now."""
+        with self._reading() as txn:
+            return read_due(txn, self._dbs, now, limit)
+
+    def firings(self, name: str, limit: int = _PAGE_JOBS, before: int = 0) -> list[FiringRecord]:
+        """Return records of a schedule, the latest due time first."""
+        with self._reading() as txn:
+            return read_records(txn, self._dbs, name, min(limit, _PAGE_JOBS), before)
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""

@@ -63,7 +63,7 @@ def _create(path: Path) -> None:
 
 
 def _open(path: Path) -> tuple[lmdb.Environment, Databases]:
-    env = lmdb.open(str(path), map_size=_MAP_SIZE, max_dbs=16, max_readers=1024, mode=0o700, lib_version=0)
+    env = lmdb.open(str(path), map_size=_MAP_SIZE, max_dbs=32, max_readers=1024, mode=0o700, lib_version=0)
     try:
         env.reader_check()
         return env, Databases.open(env)

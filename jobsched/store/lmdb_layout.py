@@ -15,6 +15,8 @@
     ended       state · time · id → category      (parked and quarantined jobs too)
     decisions   number → a decision of the balancer
 
+Those of schedules are in `lmdb_schedules`.
+
 Keys are big-endian, so that byte order is the order wanted. A job stands in exactly one of
 pending, limited, scheduled, running and ended. Long records are split: LMDB keeps values over about
 2 KB in runs of whole pages, and searching its free list for long runs is what makes large stores
@@ -118,6 +120,10 @@ class Databases:
     unique: Db
     limits: Db
     limited: Db
+    schedules: Db
+    schedule_states: Db
+    timetable: Db
+    firings: Db
 
     @classmethod
     def open(cls, env: lmdb.Environment) -> Databases:
@@ -159,14 +165,15 @@ class CategoryRow(msgspec.Struct, array_like=True):
 
 @dataclasses.dataclass(slots=True)
 class Cache:
-    """What a store that writes remembers of its last commit: its number, the small databases, and the
-    statuses of the jobs in progress, as far as it has met them.
+    """What a store that writes remembers of its last commit: its number, the small databases, the
+    statuses of the jobs in progress, as far as it has met them, and when the next schedule fires.
     """
 
     number: int
     counters: Counters
     categories: dict[str, CategoryRow]
     held: dict[bytes, JobStatus]
+    next_fire: int | None = None
 
 
 class ResultRow(msgspec.Struct, array_like=True, frozen=True):

@@ -52,7 +52,8 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
 
 def _changes_more(request: Request) -> bool:
     """Say whether a request asks for anything beside deletions: it is applied whole then."""
-    return bool(request.jobs or request.cancel or request.retry or request.pause or request.resume)
+    more = (request.jobs, request.cancel, request.retry, request.pause, request.resume, request.schedules)
+    return any(more)
 
 
 def _delete(apply: Apply, job_ids: Sequence[bytes], now: int) -> list[State | None]:

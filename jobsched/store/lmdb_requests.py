@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
-from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
+from jobsched.store.base import Accepted, Refused, Reply, Request
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_plain import PlainJobs
 from jobsched.store.lmdb_rows import Rows
-from jobsched.store.reasons import key_is_taken, queue_is_full, replaced_by
+from jobsched.store.lmdb_schedules import add_job, make_way
+from jobsched.store.reasons import key_is_taken, queue_is_full
+from jobsched.store.schedule_steps import ScheduleSteps
 
 __all__ = ["Requests"]
 
@@ -18,8 +20,9 @@ _MANY = 16  # jobs in a request: fewer may be claimed in the same turn, and need
 class Requests:
     """The requests' part of one turn."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, schedules: ScheduleSteps) -> None:
         self._rows = rows
+        self._schedules = schedules
 
     def change(self, request: Request, now: int) -> Accepted:
         """Cancel, retry, delete, pause and resume as asked."""
@@ -72,10 +75,11 @@ class Requests:
         return None
 
     def add(self, request: Request, now: int) -> Reply:
-        """Add a request's jobs, or none of them."""
-        refused = self._refusal(request)
+        """Add a request's jobs and change schedules, or do nothing."""
+        refused = self._refusal(request) or self._schedules.refusal(request.schedules)
         if refused is not None:
             return refused
+        self._schedules.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         known = self._rows.known([job.id for job in request.jobs])
         plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY else None
@@ -83,27 +87,16 @@ class Requests:
             if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost
             if job.terms is not None and job.terms.unique:
-                holder = self._make_way(job, job.terms.unique, now)
+                holder = make_way(self._rows, job, job.terms.unique, now)
                 if holder is not None:
                     kept[place] = holder
                     continue
             known.add(job.id)
             if plain is None or not plain.takes(job):
-                self._add_one(job, now)
+                add_job(self._rows, job, now)
         if plain is not None:
             plain.write()
         return Accepted(kept=kept)
-
-    def _add_one(self, job: NewJob, now: int) -> None:
-        self._rows.add_record(job.id, job.record)
-        status = JobStatus(State.PENDING, job.category, job.priority, due_at=job.due_at, terms=job.terms)
-        if job.terms is not None:
-            self._rows.limits.note(job.terms)
-        if job.due_at > now:
-            status.state = State.SCHEDULED
-        else:
-            rules.queued(status, sequence=self._rows.next_sequence())
-        self._rows.enlist(job.id, status)
 
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request's jobs cannot be added, all of them; None if they can."""
@@ -123,13 +116,3 @@ class Requests:
                     return key_is_taken(job, holder)
                 keys.setdefault(job.terms.unique, job.id)
         return None
-
-    def _make_way(self, job: NewJob, key: bytes, now: int) -> bytes | None:
-        """Return the job that stands for a new one whose key is taken; None if it has the key now."""
-        holder = self._rows.holder(key)
-        if holder is not None and job.on_conflict == "replace":
-            status = self._rows.status(holder)
-            if status is not None and status.state in CANCELLABLE:
-                self._rows.cancel_for(holder, status, replaced_by(job.id), now)
-                return None
-        return holder

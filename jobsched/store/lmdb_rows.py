@@ -27,6 +27,7 @@ class Rows:
     def __init__(self, txn: Txn, dbs: Databases, cache: Cache) -> None:
         self.txn = txn
         self.dbs = dbs
+        self.cache = cache
         self.counters = cache.counters
         self.categories = cache.categories
         self.statuses = Statuses(txn, dbs.statuses, cache.held)

@@ -14,16 +14,27 @@ from pathlib import Path
 
 import lmdb
 
-from jobsched.store.base import NewJob, Outcome
+from jobsched.schedule import PutSchedule, ScheduleChange
+from jobsched.store.base import Firing, NewJob, Outcome, Request
 from jobsched.store.lmdb_layout import Databases
 
-__all__ = ["DEFAULT_QUOTA", "Space", "is_out_of_room", "needed_for", "needed_for_outcomes"]
+__all__ = [
+    "DEFAULT_QUOTA",
+    "Space",
+    "adds",
+    "is_out_of_room",
+    "needed_for",
+    "needed_for_firings",
+    "needed_for_outcomes",
+    "needed_for_schedules",
+]
 
 DEFAULT_QUOTA = 4 << 30
 _RESERVE = 16 << 20
 _RESERVE_PART = 10  # of the file system, at most one in so many
 _STEP = 4 << 20
 _PER_JOB = 700  # bytes of rows and half-filled pages beside a job's record, its outcome included
+_PER_RECORD = 300  # of a firing
 _PER_OUTCOME = 320  # of which so many are needed when it ends, with a small result or an error
 _NEARLY_FULL = 1 << 20
 _OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -94,9 +105,26 @@ class Space:
         return sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats) * page
 
 
+def adds(request: Request) -> bool:
+    """Say whether a request takes room that only new things take."""
+    return bool(request.jobs) or any(isinstance(change, PutSchedule) for change in request.schedules)
+
+
 def needed_for(jobs: Sequence[NewJob]) -> int:
     """Return about how many bytes new jobs take."""
     return sum(len(job.record) for job in jobs) * 5 // 4 + len(jobs) * _PER_JOB
+
+
+def needed_for_schedules(changes: Sequence[ScheduleChange]) -> int:
+    """Return about how many bytes changes of schedules take."""
+    puts = [change.schedule for change in changes if isinstance(change, PutSchedule)]
+    return sum(len(put.args) + len(put.kwargs) for put in puts) * 5 // 4 + len(puts) * _PER_JOB
+
+
+def needed_for_firings(firings: Sequence[Firing]) -> int:
+    """Return about how many bytes firings take, with their jobs."""
+    records = sum(len(firing.records) for firing in firings)
+    return sum(needed_for(firing.jobs) for firing in firings) + records * _PER_RECORD
 
 
 def needed_for_outcomes(outcomes: Sequence[Outcome]) -> int:

@@ -14,7 +14,9 @@ from jobsched.store.lmdb_claims import Claims
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_requests import Requests
 from jobsched.store.lmdb_rows import Rows
+from jobsched.store.lmdb_schedules import LmdbSchedules, read_next_fire
 from jobsched.store.reasons import may_still_run
+from jobsched.store.schedule_steps import ScheduleSteps
 
 __all__ = ["LmdbTurn"]
 
@@ -31,7 +33,9 @@ class LmdbTurn:
     def __init__(self, rows: Rows, *, saves: bool = False) -> None:
         self._rows = rows
         self._saves = saves
-        self._requests = Requests(rows)
+        self._schedule_rows = LmdbSchedules(rows)
+        self._schedules = ScheduleSteps(self._schedule_rows)
+        self._requests = Requests(rows, self._schedules)
         self._lost: list[int] = []
 
     def apply(self, turn: Turn) -> TurnResult:
@@ -46,8 +50,11 @@ class LmdbTurn:
             layout.append_decision(self._rows.txn, self._rows.dbs, decision)
         pruned = sum(self._prune(order) for order in turn.prune)
         for place, request in enumerate(turn.requests):
-            if request.jobs:
+            if request.jobs or request.schedules:
                 replies[place] = self._requests.add(request, turn.now)
+        self._schedules.fire(turn.firings, turn.now)
+        if turn.forget_ended:
+            self._schedules.forget_ended(turn.forget_ended)
         released = self._release(turn.now, turn.release) if turn.release else 0
         claims = Claims(self._rows, turn.now)
         claims.fill(turn.slots)
@@ -61,7 +68,14 @@ class LmdbTurn:
             stats={name: row.stats() for name, row in self._rows.categories.items()},
             blocked=claims.blocked,
             pruned=pruned,
+            next_fire=self._next_fire(),
+            fired=self._schedules.fired,
         )
+
+    def _next_fire(self) -> int | None:
+        if self._schedule_rows.is_touched:
+            self._rows.cache.next_fire = read_next_fire(self._rows.txn, self._rows.dbs)
+        return self._rows.cache.next_fire
 
     def recover(self, now: int, held: frozenset[int]) -> int:
         """Take every job out of progress; return how many went back to their place."""

@@ -16,6 +16,7 @@ from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, KEPT_ATTEMPTS, RETRYABLE, Attempt, ParkedFor, State
 from jobsched.job_id import part_of_id
 from jobsched.report import Decision
+from jobsched.schedule import FiringRecord, StoredSchedule
 from jobsched.store.base import (
     KEPT_DECISIONS,
     Accepted,
@@ -37,7 +38,9 @@ from jobsched.store.base import (
 )
 from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
-from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, replaced_by
+from jobsched.store.memory_schedules import MemorySchedules
+from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full
+from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
 __all__ = ["MemoryStore"]
@@ -51,6 +54,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all below
         self._rows = Rows()
+        self._schedules = MemorySchedules(self._rows)
         self._last_claim = 0
         self._epoch = 0
         self._decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
@@ -64,9 +68,13 @@ class MemoryStore:
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
             pruned = sum(self._prune(order) for order in turn.prune)
+            steps = ScheduleSteps(self._schedules)
             for place, request in enumerate(turn.requests):
-                if request.jobs:
-                    replies[place] = self._add(request, turn.now)
+                if request.jobs or request.schedules:
+                    replies[place] = self._add(request, steps, turn.now)
+            steps.fire(turn.firings, turn.now)
+            if turn.forget_ended:
+                steps.forget_ended(turn.forget_ended)
             released = self._release(turn.release, turn.now)
             claims, blocked = self._fill(turn.slots, turn.now)
             return TurnResult(
@@ -78,6 +86,8 @@ class MemoryStore:
                 stats=self._rows.stats(),
                 blocked=blocked,
                 pruned=pruned,
+                next_fire=self._schedules.next_fire(),
+                fired=steps.fired,
             )
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
@@ -142,6 +152,26 @@ class MemoryStore:
                 category = job.status.category
                 counts[category] = counts.get(category, 0) + 1
         return counts
+
+    def schedule(self, name: str) -> StoredSchedule | None:
+        """Return a schedule, None if there is none of that name."""
+        with self._lock:
+            return self._schedules.get(name)
+
+    def schedules(self, after: str = "", limit: int = _PAGE_LIMIT) -> list[StoredSchedule]:
+        """Return schedules in the order of their names."""
+        with self._lock:
+            return self._schedules.page(after, min(limit, _PAGE_LIMIT))
+
+    def due_schedules(self, now: int, limit: int) -> list[StoredSchedule]:
+        """Return the first schedules that are to fire by now."""
+        with self._lock:
+            return self._schedules.due(now, limit)
+
+    def firings(self, name: str, limit: int = _PAGE_LIMIT, before: int = 0) -> list[FiringRecord]:
+        """Return records of a schedule, the latest due time first."""
+        with self._lock:
+            return self._schedules.records(name, min(limit, _PAGE_LIMIT), before)
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""
@@ -248,8 +278,8 @@ class MemoryStore:
         self._put_back(job, now=now, interrupted=back.interrupted)
         return True
 
-    def _add(self, request: Request, now: int) -> Reply:
-        """Add a request's jobs, or none of them."""
+    def _add(self, request: Request, steps: ScheduleSteps, now: int) -> Reply:
+        """Add a request's jobs and change schedules, or do nothing."""
         new = [job for job in request.jobs if job.id not in self._rows.jobs]
         for name, limit in request.max_pending.items():
             waiting = self._rows.waiting(name)
@@ -261,18 +291,15 @@ class MemoryStore:
             holder = self._rows.holder(job, keys)
             if holder is not None and job.on_conflict == "refuse":
                 return key_is_taken(job, holder)
+        refused = steps.refusal(request.schedules)
+        if refused is not None:
+            return refused
+        steps.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         for place, job in enumerate(request.jobs):
-            holder = self._rows.holder(job, {}) if job.id not in self._rows.jobs else None
-            if holder is not None and job.on_conflict == "replace":
-                old = self._rows.jobs[holder]
-                if old.status.state in CANCELLABLE:
-                    self._rows.cancel_for(old, replaced_by(job.id), now)
-                    holder = None
+            holder = None if job.id in self._rows.jobs else self._schedules.add_job(job, now)
             if holder is not None:
                 kept[place] = holder
-            elif job.id not in self._rows.jobs:
-                self._rows.add(job, now)
         return Accepted(kept=kept)
 
     def _release(self, limit: int, now: int) -> int:

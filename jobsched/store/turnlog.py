@@ -18,6 +18,7 @@ import msgspec
 
 from jobsched.codec import BadRecord, seal, unseal
 from jobsched.report import Decision
+from jobsched.schedule import FiringRecord, StoredSchedule
 from jobsched.store.base import CategoryStats, JobStore, Page, Query, Recovered, StoredJob, Turn, TurnResult
 
 __all__ = ["Entry", "RecordingStore", "TurnLog", "read_log", "replay"]
@@ -121,6 +122,22 @@ class RecordingStore:
     def upcoming(self, until: int, limit: int) -> dict[str, int]:
         """Return per category how many scheduled jobs fall due by an instant."""
         return self.store.upcoming(until, limit)
+
+    def schedule(self, name: str) -> StoredSchedule | None:
+        """Return a schedule, None if there is none of that name."""
+        return self.store.schedule(name)
+
+    def schedules(self, after: str = "", limit: int = 200) -> list[StoredSchedule]:
+        """Return schedules in the order of their names."""
+        return self.store.schedules(after, limit)
+
+    def due_schedules(self, now: int, limit: int) -> list[StoredSchedule]:
+        """Return the first schedules that are to fire by now."""
+        return self.store.due_schedules(now, limit)
+
+    def firings(self, name: str, limit: int = 200, before: int = 0) -> list[FiringRecord]:
+        """Return records of a schedule, the latest due time first."""
+        return self.store.firings(name, limit, before)
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""
