@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
+from jobsched.built_in import BUILT_IN, off
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import decode_result, encode_arguments
 from jobsched.courier import Courier
@@ -22,6 +23,7 @@ from jobsched.errors import (
     JobNotFound,
     ResultNotStored,
     ResultTimeout,
+    UnknownTask,
     rebuilt,
 )
 from jobsched.job import State, is_final
@@ -267,6 +269,8 @@ class Dispatcher:
         prepared = list(jobs)
         if not prepared:
             return []
+        if not allow_unknown:
+            self._refuse_off({job.task for job in prepared})
         categories = {job.category for job in prepared}
         limits = {name: self.config.categories[name].max_pending for name in categories}
         reply = self._send(
@@ -342,6 +346,14 @@ class Dispatcher:
         if isinstance(reply, Refused):
             raise rebuilt(reply.kind, reply.reason)
         return reply
+
+    def _refuse_off(self, names: set[str]) -> None:
+        """Raise UnknownTask for a built-in task that the configuration does not list: where no node runs
+        nobody else would.
+        """
+        for name in names & BUILT_IN:
+            if name in off(self.config.tasks):
+                raise UnknownTask(name)
 
     def _reconnect_after_fork(self) -> None:
         if self._pid != os.getpid():
