@@ -1,0 +1,1 @@
+"""Built-in tasks: `echo`, `shell` and `http`. Each is off until the configuration lists its module."""
