@@ -1,15 +1,18 @@
 """The built-in tasks through nodes: what turns them on, what they may, and what is left of them."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from nodes import Project, eventually, is_running
 
+import jobsched
 from jobsched import JobFailed, UnknownTask
 from jobsched.job import State
 
@@ -233,15 +236,33 @@ def test_what_another_module_imports_stays_off(project):
         project.dispatcher(listed).dispatch(SHELL, "mail", args=[["true"]])
 
 
-def test_the_examples_of_the_command_line_run(project):
-    project.configure({"mail": {}}, tasks=["jobsched.tasks.shell"])
-    words = [sys.executable, "-m", "jobsched", "-c", str(project.config), "dispatch", SHELL]
-    payload = '{"argv": ["sh", "-c", "echo done >> file"], "cwd": "."}'
-    subprocess.run(
-        [*words, "--category", "mail", "--payload", payload],
-        check=True, env=project.environment, cwd=project.folder, capture_output=True, timeout=60,
-    )  # fmt: skip
-    began = time.monotonic()
+def test_the_examples_of_the_manual_run(project):
+    project.configure({"mail": {}}, tasks=MODULES)
+    ids = {name: [dispatched(project, command) for command in examples(name)] for name in (ECHO, HTTP, SHELL)}
+    assert [len(found) for found in ids.values()] == [1, 2, 2]
+    project.dispatcher().cancel(ids[HTTP])  # they would leave this machine
     assert project.run_until_idle() == 0
-    assert time.monotonic() - began < 60
-    assert (project.folder / "file").read_text() == "done\n"
+    results = [project.dispatcher().job(job_id).result(1) for job_id in ids[SHELL]]
+    assert results[0]["stdout"].startswith("Linux")
+    assert [line.split() for line in results[1]["stdout"].splitlines()] == [["1", "a"], ["2", "b"]]
+    assert project.stored(ids[ECHO][0]).attempts[0].log == "hello\n"
+
+
+def examples(name):
+    """Return the commands of the manual that dispatch a task."""
+    text = Path(jobsched.__file__).parents[1].joinpath("docs", "tasks.md").read_text()
+    commands = re.findall(r"^    jobsched (dispatch (?:.*\\\n)*.*)$", text, re.MULTILINE)
+    return [command for command in commands if name in command]
+
+
+def dispatched(project, command):
+    words = [
+        sys.executable,
+        "-m",
+        "jobsched",
+        "-c",
+        str(project.config),
+        *shlex.split(command.replace("\\\n", " ")),
+    ]
+    options = {"env": project.environment, "cwd": project.folder, "timeout": 60}
+    return subprocess.run(words, check=True, capture_output=True, text=True, **options).stdout.strip()

@@ -51,7 +51,9 @@ def test_each_is_the_task_of_its_module(name):
 
 def test_no_other_module_defines_one():
     code = (
-        "from importlib import import_module\nimport pkgutil, jobsched.tasks as here\nfrom jobsched import definition\n"
+        "import pkgutil, jobsched.tasks as here\n"
+        "from importlib import import_module\n"
+        "from jobsched import definition\n"
         "for one in pkgutil.iter_modules(here.__path__, 'jobsched.tasks.'): import_module(one.name)\n"
         "print(*sorted(definition.known()))"
     )
