@@ -94,9 +94,11 @@ def test_what_is_not_allowed_fails_at_once_and_says_what_to_do(served):
 
 
 def test_no_argument_of_a_job_allows_more(served):
-    project, jobs = served
-    job = jobs.dispatch(HTTP, "mail", kwargs={"url": "http://127.0.0.2/", "allow": ["127.0.0.2"]})
-    eventually(lambda: project.status(job.id).state is State.PARKED)
+    project, _ = served
+    payload = '{"url": "http://127.0.0.2/", "allow": ["127.0.0.2"]}'
+    job_id = dispatched(project, f"dispatch {HTTP} --category mail --payload '{payload}'")
+    eventually(lambda: project.status(job_id).state is State.PARKED)
+    assert "unexpected keyword argument 'allow'" in project.cause(job_id)
 
 
 def test_a_program_that_fails_is_tried_again_and_one_that_is_not_there_is_not(served):

@@ -240,6 +240,32 @@ def test_an_interrupted_run_leaves_nothing_wherever_it_was(alarm):
     assert ended == 40
 
 
+def test_a_second_interruption_does_not_keep_what_is_left_alive(tmp_path):
+    rung = []
+
+    def ring(*_):
+        rung.append(time.monotonic())
+        if len(rung) == 2:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Ended
+
+    argv, pids = family(tmp_path, "os.setsid()", "open('ready', 'w'); time.sleep(1000)")
+    threading.Thread(target=lambda: ring_when_ready(tmp_path / "ready"), daemon=True).start()
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with pytest.raises(Ended):
+            shell(argv, cwd=str(tmp_path), timeout_s=60)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(rung) == 2
+    assert not any(map(is_running, pids()))
+
+
+def ring_when_ready(file):
+    wait_for(file.exists)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.05)  # the second comes while SIGTERM is waited for
+
+
 def test_a_program_does_not_ignore_the_signals_that_a_worker_ignores():
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
