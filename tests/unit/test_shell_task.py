@@ -90,6 +90,17 @@ def test_the_end_of_a_long_output_is_kept_and_what_is_cut_is_said():
     assert python("print('abc')", max_output=4)["cut"]["stdout"] == 0
 
 
+def test_the_last_output_of_a_program_that_is_gone_is_taken():
+    code = """
+        import fcntl, os
+        fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+        os.write(1, b"x" * (1 << 20))  # all of it at once, and no more time to read it
+        os._exit(0)
+    """
+    for _ in range(5):
+        assert python(code)["cut"]["stdout"] == (1 << 20) - (64 << 10)
+
+
 def test_a_gigabyte_of_output_does_not_grow_the_process():
     code = """
         import resource, sys
