@@ -90,15 +90,24 @@ def test_the_end_of_a_long_output_is_kept_and_what_is_cut_is_said():
     assert python("print('abc')", max_output=4)["cut"]["stdout"] == 0
 
 
-def test_the_last_output_of_a_program_that_is_gone_is_taken():
-    code = """
-        import fcntl, os
+def test_the_last_output_of_a_program_that_is_gone_is_taken(tmp_path):
+    gone = tmp_path / "gone"
+    code = f"""
+        import fcntl, os, signal
         fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
-        os.write(1, b"x" * (1 << 20))  # all of it at once, and no more time to read it
-        os._exit(0)
+        os.kill(os.getppid(), signal.SIGUSR2)  # who reads is held up until all is written
+        os.write(1, b"x" * (1 << 20))
+        open({str(gone)!r}, "w").close()
     """
-    for _ in range(5):
+    before = signal.signal(signal.SIGUSR2, lambda *_: wait_for(lambda: gone.exists() and has_ended_child()))
+    try:
         assert python(code)["cut"]["stdout"] == (1 << 20) - (64 << 10)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def has_ended_child():
+    return any(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process().children())
 
 
 def test_a_gigabyte_of_output_does_not_grow_the_process():
