@@ -315,7 +315,9 @@ def test_the_environments_proxies_are_not_used(server, monkeypatch):
 
 def test_redirects_are_followed_as_far_as_asked(server):
     server.answers |= {"/1": (302, {"Location": "2?q"}, b""), "/2": (307, {"Location": "/"}, b"")}
-    with pytest.raises(RequestRefused, match="status 302, a redirect; `redirects` allows 0"):
+    with pytest.raises(
+        RequestRefused, match=r"GET \S+/1 was answered with status 302, a redirect; `redirects` allows 0"
+    ):
         http(f"{server.url}/1")
     with pytest.raises(RequestRefused, match="status 307, a redirect; `redirects` allows 1"):
         http(f"{server.url}/1", redirects=1)
