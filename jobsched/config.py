@@ -15,6 +15,7 @@ from jobsched.config_keys import (
     BALANCER_KEYS,
     CATEGORY_KEYS,
     DEFAULT_STORE,
+    HTTP_KEYS,
     PRESSURE_KEYS,
     RETENTION_KEYS,
     TOP_KEYS,
@@ -25,6 +26,7 @@ from jobsched.config_values import (
     BalancerConfig,
     CategoryConfig,
     Config,
+    HttpConfig,
     PressureConfig,
     RetentionConfig,
     StorePlace,
@@ -38,6 +40,7 @@ __all__ = [
     "BalancerConfig",
     "CategoryConfig",
     "Config",
+    "HttpConfig",
     "PressureConfig",
     "RetentionConfig",
     "StorePlace",
@@ -49,7 +52,12 @@ __all__ = [
 FILE_NAME = "categories.toml"
 ENVIRONMENT = "JOBSCHED_CONFIG"
 
-_SECTIONS = {"balancer": BALANCER_KEYS, "retention": RETENTION_KEYS, "pressure": PRESSURE_KEYS}
+_SECTIONS = {
+    "balancer": BALANCER_KEYS,
+    "retention": RETENTION_KEYS,
+    "pressure": PRESSURE_KEYS,
+    "http": HTTP_KEYS,
+}
 
 
 def find_config(explicit: str | os.PathLike[str] | None = None) -> Path:
@@ -106,6 +114,7 @@ def parse_config(text: str, directory: Path, path: Path | None = None) -> Config
         balancer=BalancerConfig(**sections["balancer"]),
         retention=RetentionConfig(**sections["retention"]),
         pressure=PressureConfig(**sections["pressure"]),
+        http=HttpConfig(**sections["http"]),
         categories={name: CategoryConfig(**fields) for name, fields in categories.items()},
         **values,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import keyword
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ __all__ = [
     "BALANCER_KEYS",
     "CATEGORY_KEYS",
     "DEFAULT_STORE",
+    "HTTP_KEYS",
     "PRESSURE_KEYS",
     "RETENTION_KEYS",
     "TOP_KEYS",
@@ -133,6 +136,23 @@ def _is_module(name: str) -> bool:
     return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
 
 
+_HOST = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_-]{1,63}\.)*(?![0-9]+$)[a-z0-9_-]{1,63}")
+
+
+def _read_allowed(value: Any) -> tuple[str, ...]:
+    """Return addresses, networks and names of hosts."""
+    expected = "a list of addresses, networks and host names like ['10.1.0.0/16', 'hooks.internal']"
+    entries: tuple[str, ...] = _typed(tuple[str, ...], expected)(value)
+    for entry in entries:
+        if _HOST.fullmatch(entry):
+            continue
+        try:
+            ipaddress.ip_network(entry)
+        except ValueError as error:
+            raise ValueError(f"expected {expected}, got {show(entry)}: {error}") from None
+    return entries
+
+
 def show(value: Any) -> str:
     """Return a value as a message shows it: nearly as TOML writes it, and short."""
     if isinstance(value, bool):
@@ -154,6 +174,7 @@ TOP_KEYS = {
     "balancer": _elsewhere,
     "retention": _elsewhere,
     "pressure": _elsewhere,
+    "http": _elsewhere,
     "categories": _elsewhere,
 }
 
@@ -173,6 +194,10 @@ RETENTION_KEYS = {
 PRESSURE_KEYS = {
     "max_cpu": Key("max_cpu", _percent),
     "max_memory": Key("max_memory", _percent),
+}
+
+HTTP_KEYS = {
+    "allow": Key("allow", _read_allowed),
 }
 
 CATEGORY_KEYS = {

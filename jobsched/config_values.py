@@ -14,6 +14,7 @@ __all__ = [
     "BalancerConfig",
     "CategoryConfig",
     "Config",
+    "HttpConfig",
     "PressureConfig",
     "RetentionConfig",
     "StorePlace",
@@ -79,6 +80,13 @@ class PressureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_memory: float | None = None
 
 
+class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the built-in task `http` may do."""
+
+    allow: tuple[str, ...] = ()
+    """Addresses, networks and names of hosts that it may reach though they are not public."""
+
+
 class StorePlace(msgspec.Struct, frozen=True):
     """Where the jobs are kept.
 
@@ -106,6 +114,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     balancer: BalancerConfig = BalancerConfig()
     retention: RetentionConfig = RetentionConfig()
     pressure: PressureConfig = PressureConfig()
+    http: HttpConfig = HttpConfig()
     categories: dict[str, CategoryConfig]
 
     def category(self, name: str) -> CategoryConfig:

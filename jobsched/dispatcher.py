@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
+from jobsched.built_in import BUILT_IN, off
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import encode_arguments
 from jobsched.courier import Courier
 from jobsched.definition import TaskDefinition
-from jobsched.errors import InvalidOption, rebuilt
+from jobsched.errors import InvalidOption, UnknownTask, rebuilt
 from jobsched.handle import Job
 from jobsched.job import State
 from jobsched.job_id import new_id
@@ -210,6 +211,8 @@ class Dispatcher:
         """Dispatch prepared jobs and change schedules in one commit: all or nothing."""
         if not jobs and not schedules:
             return []
+        if not allow_unknown:
+            self._refuse_off({job.task for job in jobs})
         now = self._clock.now()
         limits = {name: self.config.categories[name].max_pending for name in {job.category for job in jobs}}
         reply = self.send(
@@ -322,6 +325,14 @@ class Dispatcher:
         if isinstance(reply, Refused):
             raise rebuilt(reply.kind, reply.reason)
         return reply
+
+    def _refuse_off(self, names: set[str]) -> None:
+        """Raise UnknownTask for a built-in task that the configuration does not list: where no node runs
+        nobody else would.
+        """
+        for name in names & BUILT_IN:
+            if name in off(self.config.tasks):
+                raise UnknownTask(name)
 
     def _reconnect_after_fork(self) -> None:
         if self._pid != os.getpid():
