@@ -156,10 +156,11 @@ class Program:
         if self._family():
             self._ask_to_end()
         deadline = time.monotonic() + _KILL_S
-        self._signal(signal.SIGKILL, ())
-        while (family := self._family()) and time.monotonic() < deadline:
+        known: dict[int, str] = {}  # once their parents are dead nobody else may know them
+        while (family := self._alive(known)) and time.monotonic() < deadline:
             self._signal(signal.SIGKILL, family)
             time.sleep(_STEP_S)
+        self._signal(signal.SIGKILL, ())
         for _ in range(_LAST_CHUNKS):
             if not self._selector.select(0):
                 break
@@ -184,6 +185,12 @@ class Program:
             if _group(pid) != self._process.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
+
+    def _alive(self, known: dict[int, str]) -> list[int]:
+        """Return who is alive of the family and of those `known`, by pid and birth; note who is new."""
+        for pid in self._family():
+            known.setdefault(pid, _birth(pid))
+        return [pid for pid, birth in known.items() if _is_alive(pid) and _birth(pid) == birth]
 
     def _family(self) -> list[int]:
         """Return the processes alive that have come from the program, itself included."""
@@ -234,10 +241,19 @@ def _environment(pid: int) -> list[bytes]:
 
 
 def _is_alive(pid: int) -> bool:
+    return _stat(pid)[0] not in {"Z", "X"}
+
+
+def _birth(pid: int) -> str:
+    """Return when a process started: no other has its pid and that."""
+    return _stat(pid)[-1]
+
+
+def _stat(pid: int) -> list[str]:
+    """Return from the state to the start of what the kernel says of a process: field 3 to 22 of proc(5)."""
     with contextlib.suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2][:1]
-        return state not in {"Z", "X"}
-    return False
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(") ")[2].split()[:20]
+    return ["X"]
 
 
 def _group(pid: int) -> int:
