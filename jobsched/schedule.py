@@ -24,6 +24,7 @@ __all__ = [
     "RunSchedule",
     "Schedule",
     "ScheduleChange",
+    "ScheduleNews",
     "ScheduleState",
     "StoredSchedule",
     "SwitchSchedule",
@@ -177,6 +178,14 @@ class RunSchedule(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 ScheduleChange = PutSchedule | RemoveSchedule | SwitchSchedule | RunSchedule
+
+
+class ScheduleNews(msgspec.Struct, frozen=True, array_like=True):
+    """What a change has done to a schedule; `job` is the one that was fired by hand."""
+
+    name: str
+    what: Literal["added", "changed", "removed", "activated", "deactivated", "run"]
+    job: bytes = b""
 
 
 def name_problem(name: Any) -> str | None:
