@@ -7,6 +7,7 @@ from jobsched import wire
 from jobsched.audience import Audience
 from jobsched.clock import SystemClock
 from jobsched.config import parse_config
+from jobsched.errors import WireError
 from jobsched.loop import Loop
 from jobsched.store.base import NewJob, Request, Turn
 from jobsched.store.memory import MemoryStore
@@ -126,6 +127,18 @@ def test_who_missed_something_is_told_also_if_nothing_follows(hall):
     it.audience.step(0.0)
     assert [event.kind for event in ear.take()] == ["dropped"]
     assert heard
+
+
+def test_there_are_not_too_many_that_listen(hall):
+    it = hall()
+    ears = [it.listen() for _ in range(64)]
+    with pytest.raises(WireError, match="64 listen to this node already"):
+        it.listen()
+    it.listen(follow=False)
+    it.audience.leave(ears[0])
+    it.listen()
+    with pytest.raises(WireError, match="over 1,000 names"):
+        it.listen(follow=False, tasks={str(number) for number in range(1001)})
 
 
 def test_who_has_left_is_told_nothing(hall):

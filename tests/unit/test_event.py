@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
+import jobsched
 from jobsched import event as events
 
 FAILED = events.JobFailed(
@@ -14,6 +18,16 @@ def test_the_kinds_are_the_names_of_the_types():
     written = {name for name in events.__all__ if name[0].isupper() and not name.isupper()}
     bases = {"Event", "JobEvent", "WorkerEvent", "ScheduleEvent"}
     assert {kind.__name__ for kind in events.EVENTS.__args__} == written - bases
+
+
+def test_the_manual_has_each_kind_with_its_fields():
+    text = (Path(jobsched.__file__).parents[1] / "docs" / "events.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    bases = {"at", "job", "task", "category", "worker", "schedule"}
+    for kind, event in zip(events.KINDS, events.EVENTS.__args__, strict=True):
+        [row] = [row for row in rows if f"`{kind}`" in row[1]]
+        fields = set(event.__struct_fields__) - bases
+        assert kind == "node.released" or set(re.findall(r"`(\w+)`", row[2])) - bases == fields
 
 
 def test_an_event_cannot_be_changed():
