@@ -177,7 +177,7 @@ def set_back(stored: StoredSchedule, now: int) -> Firing | None:
     why = f"the clock was set back by {(state.last_at - now) / MICROSECONDS:,.0f} s or more: "
     next_at, data = state.next_at, None
     if isinstance(trigger, Every):
-        step = int(trigger.interval.total_seconds() * MICROSECONDS)
+        step = int(trigger.step.total_seconds() * MICROSECONDS)
         if state.next_at - now <= step:
             return None
         anew = Every(trigger.interval, anchor=from_micros(now + step))

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _MOST = 500  # schedules that fire in one turn
 _TURN_S = 0.1  # that may go into finding out what they fire: a Cron that was down for long is slow
 _LONGEST_S = 1.0  # the wall clock is read again at least this often, in case it was set
-_AGAIN_S = 0.25  # after a turn in which nothing could fire, for want of room
+_AGAIN_S = 0.25  # after a turn in which nothing could fire, for want of room or of a whole record
 _SET_S = 0.5  # clocks that differ by this were set
 _BROKEN_S = 60.0  # until a schedule that cannot be understood is looked at again
 
@@ -69,7 +69,10 @@ class Scheduler:
             return [firing for stored in page if (firing := _set_back(stored, at)) is not None]
         if self._next_fire is None or self._next_fire > at or now < self._again_at:
             return []
-        return list(_fired(store.due_schedules(at, _MOST), at))
+        due = store.due_schedules(at, _MOST)
+        if not due:  # a damaged one stands first: it must not make the loop spin
+            self._again_at = now + _AGAIN_S
+        return list(_fired(due, at))
 
     def _look_at_clocks(self, now: float, at: int) -> None:
         """Look at all schedules when the wall clock was set back."""

@@ -22,7 +22,7 @@ def to_data(trigger: Trigger) -> list[Any]:
             return ["cron", trigger.expr, trigger.timezone, trigger.seconds]
         case Every():
             anchor = None if trigger.anchor is None else (trigger.anchor - _EPOCH) // _INSTANT
-            return ["every", trigger.interval // _INSTANT, anchor]
+            return ["every", trigger.step // _INSTANT, anchor]
         case Once():
             return ["once", (trigger.at - _EPOCH) // _INSTANT]
     raise InvalidOption(f"a schedule can keep a Cron, an Every or a Once, got {trigger!r}")
