@@ -22,6 +22,7 @@ import msgspec
 from jobsched import definition as tasks
 from jobsched import output, wire
 from jobsched.board import Board
+from jobsched.carried import Carried
 from jobsched.channel import Channel
 from jobsched.clock import MICROSECONDS, Clock, SystemClock, from_micros
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
@@ -77,6 +78,7 @@ class Worker:
         self._born_at = time.monotonic()
         self._pid = os.getpid()
         self._jobs = 0
+        self._carried = Carried()  # what the running job dispatches with its completion
         self._is_done = False
         self._more = select.poll()
         self._more.register(tokens, select.POLLIN)
@@ -146,6 +148,7 @@ class Worker:
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
         settings = self._categories.get(record.category) or CategoryConfig()
+        self._carried = Carried()
         self._interrupts.begin()
         self._memory.apply(settings.max_memory_bytes)
         try:
@@ -174,7 +177,7 @@ class Worker:
         deadline = from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None
         here = CurrentJob(
             claim.job, record.task, record.category, claim.attempt, record.name, deadline,
-            claim.number, self._interrupts.asks, self._keep,
+            claim.number, self._interrupts.asks, self._keep, self._carried,
         )  # fmt: skip
         args, kwargs = arguments
         token = current.set(here)
@@ -240,7 +243,10 @@ class Worker:
             except (ArgumentError, PayloadTooLarge) as problem:
                 error = JobError(str(problem))
         ended = self._clock.now()
-        return Outcome(claim.job, claim.number, _COMPLETED, started, ended, result, error, 0, self._log())
+        outcome = Outcome(claim.job, claim.number, _COMPLETED, started, ended, result, error, 0, self._log())
+        if self._carried:
+            outcome = msgspec.structs.replace(outcome, carried=self._carried.joined())
+        return outcome
 
     def _failed(self, claim: Claim, terms: RetryTerms, started: int, error: BaseException) -> Outcome:
         self._is_done = isinstance(error, JobInterrupted)
