@@ -1,4 +1,4 @@
-"""What a job dispatches together with its own completion, and what becomes of that if it does not complete."""
+"""What a job dispatches with its own completion, and what becomes of that if it does not complete."""
 
 import pytest
 from nodes import eventually, serving
