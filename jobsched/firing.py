@@ -15,17 +15,32 @@ import msgspec
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.codec import encode_record
 from jobsched.job import NO_TERMS, JobRecord, Terms
+from jobsched.own_trigger import KnownTimes, TimesUnknown
 from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule
 from jobsched.store.base import Firing, NewJob
-from jobsched.terms import schedule_limit
+from jobsched.terms import Unique, schedule_limit, unique_key
 from jobsched.trigger import Every, Trigger
 from jobsched.trigger_data import from_data, to_data
 
-__all__ = ["DEFAULT_SKIP_GRACE_S", "fire", "fire_time", "first_due", "job_of", "next_due", "set_back"]
+__all__ = [
+    "DEFAULT_SKIP_GRACE_S",
+    "REFILL",
+    "fire",
+    "fire_time",
+    "first_due",
+    "job_of",
+    "next_due",
+    "refills",
+    "set_back",
+]
 
 DEFAULT_SKIP_GRACE_S = 60.0
 """How late a due time may be with misfire "skip", where no grace is given."""
 
+REFILL = "jobsched.refill:refill"
+"""The task that works out more times of a trigger of the user's own."""
+
+_LOOK_AGAIN = 60 * MICROSECONDS  # at a schedule whose next time is not known
 _COUNTED = 10_000  # due times that are counted one by one: that takes 0.3 s for a Cron
 _SET_BACK = MICROSECONDS  # less than that the clock is set all the time
 
@@ -60,6 +75,8 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
     """Return what a schedule that is due fires now, and when it is due next."""
     schedule, state = stored.schedule, stored.state
     trigger = from_data(schedule.trigger)
+    if isinstance(trigger, KnownTimes) and state.next_at not in trigger.times:
+        raise TimesUnknown(trigger.kind)
     dues, is_counted = _dues(schedule, trigger, state.next_at, now)
     late, timely = _split(dues, now, schedule)
     left = schedule.max_runs - state.runs if schedule.max_runs else len(timely)
@@ -79,13 +96,19 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
                 timely[0], timely[-1], len(timely), now, FiringKind.FIRED, make_id(), is_counted=is_counted
             )
         )
-    next_at = next_due(schedule, max(now, dues[-1]), trigger)
+    try:
+        next_at = next_due(schedule, max(now, dues[-1]), trigger)
+    except TimesUnknown:
+        next_at = now + _LOOK_AGAIN
     return Firing(
         name=schedule.name,
         revision=state.revision,
         due_at=state.next_at,
         records=records,
-        jobs=[job_of(schedule, record.job, now, record.until_at) for record in records if record.job],
+        jobs=[
+            *(job_of(schedule, record.job, now, record.until_at) for record in records if record.job),
+            *refills(stored, now, make_id),
+        ],
         next_at=next_at,
         fire_at=fire_time(schedule, next_at),
     )
@@ -97,7 +120,10 @@ def _dues(schedule: Schedule, trigger: Trigger, first: int, now: int) -> tuple[l
     """
     dues = [first]
     while len(dues) < _COUNTED:
-        due = next_due(schedule, dues[-1], trigger)
+        try:
+            due = next_due(schedule, dues[-1], trigger)
+        except TimesUnknown:
+            return dues, False
         if not due or due > now:
             return dues, True
         dues.append(due)
@@ -162,6 +188,19 @@ def _terms_of(schedule: Schedule, now: int) -> Terms:
     if schedule.overlap == "queue":  # one at a time, in their order: a limit of one
         terms = msgspec.structs.replace(terms, limits=(*terms.limits, schedule_limit(schedule.name)))
     return terms
+
+
+def refills(stored: StoredSchedule, now: int, make_id: MakeId) -> list[NewJob]:
+    """Return the job that works out more times of a trigger of the user's own, if few are left."""
+    trigger = from_data(stored.schedule.trigger)
+    if not (isinstance(trigger, KnownTimes) and trigger.needs_more(now)):
+        return []
+    job_id, name = make_id(), stored.schedule.name
+    args = msgspec.Raw(msgspec.msgpack.encode([name]))
+    category = stored.schedule.category
+    record = JobRecord(job_id, REFILL, category, 0, now, args, msgspec.Raw(b"\x80"))
+    terms = Terms(unique=unique_key(REFILL, Unique(key=name), b""))
+    return [NewJob(job_id, REFILL, category, 0, 0, encode_record(record), terms)]
 
 
 def set_back(stored: StoredSchedule, now: int) -> Firing | None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 
 from jobsched.clock import MICROSECONDS, from_micros
-from jobsched.errors import InvalidOption
-from jobsched.firing import fire, fire_time, set_back
+from jobsched.errors import JobschedError
+from jobsched.firing import fire, fire_time, refills, set_back
 from jobsched.job_id import format_id, new_id
 from jobsched.schedule import FiringKind, FiringRecord, StoredSchedule
-from jobsched.store.base import Firing, JobStore, Turn, TurnResult
+from jobsched.store.base import Firing, JobStore, NewJob, Turn, TurnResult
 
 __all__ = ["Scheduler"]
 
@@ -92,7 +92,7 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
     for stored in due:
         try:
             yield fire(stored, at, new_id)
-        except InvalidOption as error:
+        except JobschedError as error:
             yield _broken(stored, at, str(error))
         if time.perf_counter() - started > _TURN_S:
             return
@@ -101,7 +101,7 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
 def _set_back(stored: StoredSchedule, at: int) -> Firing | None:
     try:
         return set_back(stored, at) if stored.state.is_active else None
-    except InvalidOption:
+    except JobschedError:
         return None  # it is said when it fires
 
 
@@ -114,9 +114,17 @@ def _broken(stored: StoredSchedule, at: int, why: str) -> Firing:
         revision=state.revision,
         due_at=state.next_at,
         records=[FiringRecord(state.next_at, at, 1, at, FiringKind.SKIPPED, why=why, is_counted=False)],
+        jobs=_refills(stored, at),
         next_at=next_at,
         fire_at=fire_time(stored.schedule, next_at),
     )
+
+
+def _refills(stored: StoredSchedule, at: int) -> list[NewJob]:
+    try:
+        return refills(stored, at, new_id)
+    except JobschedError:
+        return []
 
 
 def _log(name: str, record: FiringRecord) -> None:

@@ -15,6 +15,7 @@ from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound, ne
 from jobsched.firing import first_due, job_of
 from jobsched.job_id import new_id
 from jobsched.options import checked_at, checked_period
+from jobsched.own_trigger import KnownTimes, known_times
 from jobsched.prepared import PreparedJob
 from jobsched.schedule import (
     Misfire,
@@ -33,8 +34,8 @@ from jobsched.schedule import (
 from jobsched.schedule_view import FiringInfo, ScheduleInfo, firing_info, schedule_info
 from jobsched.store.base import Request
 from jobsched.store.schedule_query import FiringQuery, ScheduleQuery
-from jobsched.trigger import Cron, Trigger, anchored
-from jobsched.trigger_data import to_data
+from jobsched.trigger import Cron, Every, Once, Trigger, anchored
+from jobsched.trigger_data import from_data, to_data
 
 __all__ = ["Schedules"]
 
@@ -148,6 +149,22 @@ class Schedules:
         request = Request(jobs=[job], schedules=[RunSchedule(name, job.id)], takes_unknown=True)
         return Job(self._dispatcher, self._dispatcher.send(request).kept.get(0, job.id))
 
+    def extend(self, name: str, with_more: Callable[[KnownTimes, int], KnownTimes]) -> ScheduleInfo:
+        """Have a schedule know more times of a trigger of the user's own. Raises ScheduleNotFound."""
+
+        def change(stored: StoredSchedule, now: int) -> ScheduleChange | None:
+            known, next_at = from_data(stored.schedule.trigger), stored.state.next_at
+            if not isinstance(known, KnownTimes):
+                return None
+            keeps = next_at in known.times  # else it has waited for this
+            longer = to_data(with_more(known, next_at - 1 if keeps else now))
+            schedule = msgspec.structs.replace(stored.schedule, trigger=longer)
+            if keeps or not stored.state.is_active:
+                return PutSchedule(schedule, None, 0, stored.state.revision)
+            return PutSchedule(schedule, *first_due(schedule, now), stored.state.revision)
+
+        return self._changed(name, change)
+
     # Reading.
 
     def get(self, name: str) -> ScheduleInfo:
@@ -232,7 +249,7 @@ class Schedules:
             name=name,
             task=prepared.task,
             category=prepared.category,
-            trigger=to_data(_checked_trigger(trigger, now)),
+            trigger=to_data(_checked_trigger(trigger, now, options)),
             **_of_job(prepared),
         )
         return _with_terms(made, options)
@@ -243,7 +260,7 @@ class Schedules:
             schedule = self._with_job(schedule, changes)
         if "trigger" in changes:
             schedule = msgspec.structs.replace(
-                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now))
+                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now, changes))
             )
         schedule = _with_terms(schedule, changes)
         revision = stored.state.revision
@@ -304,11 +321,13 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _checked_trigger(trigger: Trigger | str, now: int) -> Trigger:
+def _checked_trigger(trigger: Trigger | str, now: int, options: Mapping[str, Any]) -> Trigger:
     if isinstance(trigger, str):
         return Cron(trigger)
     if not isinstance(trigger, Trigger):
         raise InvalidOption(f"trigger must be a Cron, an Every, a Once or a cron text, got {trigger!r}")
+    if not isinstance(trigger, Cron | Every | Once | KnownTimes):
+        return known_times(trigger, max(now, checked_at(options.get("start")) - 1))
     return anchored(trigger, from_micros(now))
 
 

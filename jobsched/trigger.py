@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import msgspec
 from msgspec.structs import force_setattr
 
-from jobsched.duration import parse_duration
 from jobsched.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -200,6 +199,8 @@ def in_utc(option: str, moment: datetime) -> datetime:
 
 
 def _interval(interval: float | str | timedelta) -> timedelta:
+    from jobsched.duration import parse_duration  # noqa: PLC0415 (so that `import jobsched` is fast)
+
     try:
         step = interval if isinstance(interval, timedelta) else timedelta(seconds=parse_duration(interval))
     except (ValueError, OverflowError) as error:

@@ -143,6 +143,10 @@ class ScheduleSteps:
             self._keep(state, schedule.name, kept)
             state.last_at = now if kept.kind is FiringKind.NOTED else kept.until_at
             self.fired.append((schedule.name, kept))
+        named = {record.job for record in firing.records}
+        for job in firing.jobs:
+            if job.id not in named:  # not of a due time, but about the schedule itself
+                self._rows.add_job(job, now)
         if schedule.max_runs and state.runs >= schedule.max_runs and not state.ended_at:
             state.next_at = state.fire_at = 0
             state.ended_at = now
