@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from jobsched.clock import MICROSECONDS, from_micros
 from jobsched.errors import InvalidOption
-from jobsched.firing import fire, fire_time, set_back
+from jobsched.firing import fire, put_off, set_back
 from jobsched.job_id import format_id, new_id
 from jobsched.schedule import FiringKind, FiringRecord, StoredSchedule
 from jobsched.store.base import Firing, JobStore, Turn, TurnResult
@@ -90,7 +90,7 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
         try:
             yield fire(stored, at, new_id)
         except InvalidOption as error:
-            yield _broken(stored, at, str(error))
+            yield put_off(stored, at, at + int(_BROKEN_S * MICROSECONDS), str(error))
         if time.perf_counter() - started > _TURN_S:
             return
 
@@ -100,20 +100,6 @@ def _set_back(stored: StoredSchedule, at: int) -> Firing | None:
         return set_back(stored, at) if stored.state.is_active else None
     except InvalidOption:
         return None  # it is said when it fires
-
-
-def _broken(stored: StoredSchedule, at: int, why: str) -> Firing:
-    """Return the record of a schedule that cannot fire: it is looked at again later."""
-    state = stored.state
-    next_at = at + int(_BROKEN_S * MICROSECONDS)
-    return Firing(
-        name=stored.schedule.name,
-        revision=state.revision,
-        due_at=state.next_at,
-        records=[FiringRecord(state.next_at, at, 1, at, FiringKind.SKIPPED, why=why, is_counted=False)],
-        next_at=next_at,
-        fire_at=fire_time(stored.schedule, next_at),
-    )
 
 
 def _log(name: str, record: FiringRecord) -> None:

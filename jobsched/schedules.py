@@ -11,8 +11,9 @@ import msgspec
 
 from jobsched.clock import from_micros
 from jobsched.dispatcher import Dispatcher, Job, TaskLike
+from jobsched.due_times import first_due
 from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound, nearest
-from jobsched.firing import first_due, job_of
+from jobsched.firing import job_of
 from jobsched.job_id import new_id
 from jobsched.options import checked_at, checked_period
 from jobsched.prepared import PreparedJob

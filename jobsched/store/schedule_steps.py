@@ -141,7 +141,7 @@ class ScheduleSteps:
                 continue  # fired before the clock was set back
             kept = self._run(schedule, state, record, jobs[record.job], now) if record.job else record
             self._keep(state, schedule.name, kept)
-            state.last_at = now if kept.kind is FiringKind.NOTED else kept.until_at
+            _remember(state, kept, is_anew=firing.trigger is not None)
             self.fired.append((schedule.name, kept))
         if schedule.max_runs and state.runs >= schedule.max_runs and not state.ended_at:
             state.next_at = state.fire_at = 0
@@ -208,7 +208,9 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
     if isinstance(change, RemoveSchedule):
         return None
     if isinstance(change, PutSchedule):
-        return StoredSchedule(change.schedule, rules.put(change, found.state if found else None, now))
+        is_new = found is not None and found.schedule.trigger != change.schedule.trigger
+        state = rules.put(change, found.state if found else None, now, is_new_trigger=is_new)
+        return StoredSchedule(change.schedule, state)
     assert found is not None
     if isinstance(change, SwitchSchedule):
         return StoredSchedule(found.schedule, rules.switched(change, found.state, now))
@@ -218,6 +220,16 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
 def _is_due(firing: Firing, state: ScheduleState) -> bool:
     """Say whether a schedule is as the node saw it that wants it fired."""
     return state.is_active and (state.revision, state.next_at) == (firing.revision, firing.due_at)
+
+
+def _remember(state: ScheduleState, record: FiringRecord, *, is_anew: bool) -> None:
+    """Have a state know what is on record."""
+    if record.kind is not FiringKind.NOTED:
+        state.last_at = record.until_at
+    elif is_anew:
+        state.last_at = record.at
+    else:
+        state.noted = max(state.last_at, state.changed_at)
 
 
 def _skipped(record: FiringRecord, why: str) -> FiringRecord:
