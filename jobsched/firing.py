@@ -14,7 +14,7 @@ from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.codec import encode_record
 from jobsched.due_times import DueTimes, fire_time, next_due
 from jobsched.job import NO_TERMS, JobRecord, Terms
-from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule
+from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule, is_to_come
 from jobsched.store.base import Firing, NewJob
 from jobsched.terms import schedule_limit
 from jobsched.trigger import Every, Trigger
@@ -24,8 +24,6 @@ __all__ = ["DEFAULT_SKIP_GRACE_S", "fire", "job_of", "put_off", "set_back"]
 
 DEFAULT_SKIP_GRACE_S = 60.0
 """How late a due time may be with misfire "skip", where no grace is given."""
-
-_SET_BACK = MICROSECONDS  # less than that the clock is set all the time
 
 MakeId = Callable[[], bytes]
 
@@ -146,7 +144,7 @@ def set_back(stored: StoredSchedule, now: int) -> Firing | None:
     """
     schedule, state = stored.schedule, stored.state
     known_at = max(state.last_at, state.changed_at)
-    if not state.next_at or known_at <= now + _SET_BACK:
+    if not state.next_at or not is_to_come(known_at, now):
         return None
     trigger = from_data(schedule.trigger)
     why = f"the clock was set back by {(known_at - now) / MICROSECONDS:,.0f} s or more: "

@@ -29,6 +29,7 @@ __all__ = [
     "SwitchSchedule",
     "has_fired",
     "is_as_expected",
+    "is_to_come",
     "name_problem",
     "put",
     "switched",
@@ -36,6 +37,9 @@ __all__ = [
 
 KEPT_FIRINGS = 1000
 """How many firings of a schedule are remembered, the latest."""
+
+_SET_BACK = 1_000_000
+"""Clocks are set back by up to so many microseconds all the time."""
 
 _MAX_NAME = 200
 
@@ -179,6 +183,11 @@ class RunSchedule(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 ScheduleChange = PutSchedule | RemoveSchedule | SwitchSchedule | RunSchedule
+
+
+def is_to_come(due_at: int, now: int) -> bool:
+    """Say whether a due time is ahead of a clock that was set back: by more than it is set all the time."""
+    return due_at > now + _SET_BACK
 
 
 def name_problem(name: Any) -> str | None:

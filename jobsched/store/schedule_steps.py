@@ -57,8 +57,10 @@ class ScheduleRows(Protocol):
         """Keep a record of a due time that has none."""
         ...
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget a record of a schedule: the last one if it is still to come, as the clock was set back
+        since, or else the oldest.
+        """
         ...
 
     def is_unfinished(self, job_id: bytes) -> bool:
@@ -166,7 +168,7 @@ class ScheduleSteps:
         if state.kept < KEPT_FIRINGS:
             state.kept += 1
         else:
-            self._rows.drop_oldest(name)
+            self._rows.drop_record(name, record.at)
 
     def forget_ended(self, before: int) -> None:
         """Forget schedules that ended before a time, some at a time."""
