@@ -11,8 +11,9 @@ import msgspec
 
 from jobsched.clock import from_micros
 from jobsched.dispatcher import Dispatcher, Job, TaskLike
+from jobsched.due_times import first_due
 from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound, nearest
-from jobsched.firing import first_due, job_of
+from jobsched.firing import job_of
 from jobsched.job_id import new_id
 from jobsched.options import checked_at, checked_period
 from jobsched.own_trigger import KnownTimes, known_times
@@ -152,16 +153,16 @@ class Schedules:
     def extend(self, name: str, with_more: Callable[[KnownTimes, int], KnownTimes]) -> ScheduleInfo:
         """Have a schedule know more times of a trigger of the user's own. Raises ScheduleNotFound."""
 
-        def change(stored: StoredSchedule, now: int) -> ScheduleChange | None:
-            known, next_at = from_data(stored.schedule.trigger), stored.state.next_at
+        def change(stored: StoredSchedule, _now: int) -> ScheduleChange | None:
+            known, state = from_data(stored.schedule.trigger), stored.state
             if not isinstance(known, KnownTimes):
                 return None
-            keeps = next_at in known.times  # else it has waited for this
-            longer = to_data(with_more(known, next_at - 1 if keeps else now))
+            waits = state.next_at <= state.last_at  # for this
+            longer = to_data(with_more(known, state.last_at if waits else state.next_at - 1))
             schedule = msgspec.structs.replace(stored.schedule, trigger=longer)
-            if keeps or not stored.state.is_active:
-                return PutSchedule(schedule, None, 0, stored.state.revision)
-            return PutSchedule(schedule, *first_due(schedule, now), stored.state.revision)
+            if not waits or not state.is_active:
+                return PutSchedule(schedule, None, 0, state.revision)
+            return PutSchedule(schedule, *first_due(schedule, state.last_at), state.revision)
 
         return self._changed(name, change)
 

@@ -116,6 +116,23 @@ def test_the_last_time_known_fires_and_the_schedule_waits_for_others():
     made = ids()
     firing = fire(stored(known, last), last, lambda: next(made))
     assert [record.due_at for record in firing.records] == [last]
-    assert firing.next_at == last + 60_000_000
-    with pytest.raises(TimesUnknown):
-        fire(stored(known, firing.next_at), firing.next_at, lambda: b"")
+    assert (firing.next_at, firing.fire_at) == (last, last + 60_000_000)
+    waiting = stored(known, last)
+    waiting.state.last_at = last
+    waiting.state.fire_at = firing.fire_at
+    again = fire(waiting, firing.fire_at, lambda: next(made))
+    assert [job.task for job in again.jobs] == [REFILL]
+    assert (again.next_at, again.fire_at) == (last, last + 120_000_000)
+
+
+def test_what_was_due_meanwhile_is_covered_once_the_times_are_known():
+    known = known_times(Hourly(5), AT)
+    last = known.times[-1]
+    waiting = stored(with_more(known, last), last)
+    waiting.state.last_at = last
+    hours = 3600 * 1_000_000
+    made = ids()
+    firing = fire(waiting, last + 3 * hours, lambda: next(made))
+    assert [(record.due_at, record.until_at, record.count) for record in firing.records] == [
+        (last + hours, last + 3 * hours, 3)
+    ]
