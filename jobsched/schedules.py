@@ -138,7 +138,7 @@ class Schedules:
 
     def clear(self) -> int:
         """Forget all schedules, in one commit; return how many."""
-        names = [stored.schedule.name for stored in self._all()]
+        names = [stored.schedule.name for stored in self.stored()]
         self._dispatcher.commit((), [RemoveSchedule(name) for name in names])
         return len(names)
 
@@ -174,7 +174,17 @@ class Schedules:
 
     def list(self) -> Infos:
         """Return all schedules, in the order of their names."""
-        return [schedule_info(stored) for stored in self._all()]
+        return [schedule_info(stored) for stored in self.stored()]
+
+    def stored(self) -> Iterator[StoredSchedule]:
+        """Yield all schedules as they are stored, in the order of their names."""
+        after = ""
+        while True:
+            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].schedule.name
 
     def history(self, name: str, limit: int = 50) -> Firings:
         """Return the last firings of a schedule, the latest due time first; 1,000 are kept of each.
@@ -204,15 +214,6 @@ class Schedules:
             page = self._dispatcher.find(ScheduleQuery()).schedules
             raise ScheduleNotFound(name, [stored.schedule.name for stored in page])
         return found[0]
-
-    def _all(self) -> Iterator[StoredSchedule]:
-        after = ""
-        while True:
-            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
-            yield from page
-            if len(page) < _PAGE:
-                return
-            after = page[-1].schedule.name
 
     def _changed(
         self, name: str, change_of: Callable[[StoredSchedule, int], ScheduleChange | None]

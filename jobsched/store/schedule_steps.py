@@ -46,7 +46,9 @@ class ScheduleRows(Protocol):
         ...
 
     def ended(self, before: int, limit: int) -> list[StoredSchedule]:
-        """Return schedules that ended before a time."""
+        """Return schedules that ended before a time. Those that a file declares are kept: forgotten, they
+        would begin anew at the next start.
+        """
         ...
 
     def is_recorded(self, name: str, due_at: int) -> bool:
