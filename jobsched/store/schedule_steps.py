@@ -19,6 +19,7 @@ from jobsched.schedule import (
     RunSchedule,
     Schedule,
     ScheduleChange,
+    ScheduleNews,
     ScheduleState,
     StoredSchedule,
     SwitchSchedule,
@@ -79,11 +80,14 @@ class ScheduleRows(Protocol):
 
 
 class ScheduleSteps:
-    """The schedules' part of one turn. `fired` gathers the records of firings."""
+    """The schedules' part of one turn. `fired` gathers the records of firings, `changed` what was done to
+    schedules.
+    """
 
     def __init__(self, rows: ScheduleRows) -> None:
         self._rows = rows
         self.fired: list[tuple[str, FiringRecord]] = []
+        self.changed: list[ScheduleNews] = []
 
     # Changes.
 
@@ -111,8 +115,10 @@ class ScheduleSteps:
             if new is None:
                 if found is not None:
                     self._rows.erase(found)
+                    self.changed.append(ScheduleNews(found.schedule.name, "removed"))
             elif new is not found:
                 self._rows.write(new, found)
+                self.changed.append(_news(change, found))
 
     def _note_run(self, change: RunSchedule, found: StoredSchedule, now: int) -> None:
         """Record a firing by hand, unless its job is there already: then that is on record."""
@@ -124,6 +130,7 @@ class ScheduleSteps:
             due_at += 1
         self._keep(state, change.name, FiringRecord(due_at, due_at, 1, now, FiringKind.BY_HAND, change.job))
         self._rows.write(StoredSchedule(found.schedule, state), found)
+        self.changed.append(ScheduleNews(change.name, "run", change.job))
 
     # Firing.
 
@@ -184,6 +191,13 @@ class ScheduleSteps:
 
 def _name_of(change: ScheduleChange) -> str:
     return change.schedule.name if isinstance(change, PutSchedule) else change.name
+
+
+def _news(change: ScheduleChange, found: StoredSchedule | None) -> ScheduleNews:
+    """Return what a change has done to a schedule that is still there."""
+    if isinstance(change, SwitchSchedule):
+        return ScheduleNews(change.name, "activated" if change.is_active else "deactivated")
+    return ScheduleNews(_name_of(change), "added" if found is None else "changed")
 
 
 def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception | None:
