@@ -79,7 +79,7 @@ class Requests:
         refused = self._refusal(request) or self._schedules.refusal(request.schedules)
         if refused is not None:
             return refused
-        self._schedules.change(request.schedules, now)
+        runs = self._schedules.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         known = self._rows.known([job.id for job in request.jobs])
         plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY else None
@@ -96,6 +96,7 @@ class Requests:
                 add_job(self._rows, job, now)
         if plain is not None:
             plain.write()
+        self._schedules.note_runs(runs, now)
         return Accepted(kept=kept)
 
     def _refusal(self, request: Request) -> Refused | None:
