@@ -196,3 +196,14 @@ def test_jobs_and_schedules_of_a_request_are_added_together_or_not_at_all(store,
     assert isinstance(ask(store, jobs=[new_job()], schedules=many), Accepted)
     assert len(store.schedules()) == 4
     assert len(claim(store)) == 1
+
+
+def test_a_change_of_what_is_not_there_is_refused(store):
+    for change in (
+        SwitchSchedule("no", False, 0, 0, 0),
+        SwitchSchedule("no", True, 5, 5),
+        RunSchedule("no", b"x" * 16),
+    ):
+        assert ask(store, schedules=[change]).kind == "ScheduleNotFound"
+    assert put(store, expects=3).kind == "ScheduleNotFound"
+    assert isinstance(ask(store, schedules=[RemoveSchedule("no")]), Accepted)
