@@ -212,9 +212,11 @@ def name_problem(name: Any) -> str | None:
 
 def is_as_expected(change: ScheduleChange, found: ScheduleState | None) -> bool:
     """Say whether a change was made for the schedule that is there now."""
+    if found is None:
+        return isinstance(change, PutSchedule) and not change.expects
     if isinstance(change, PutSchedule | SwitchSchedule) and change.expects is not None:
-        return (0 if found is None else found.revision) == change.expects
-    return found is not None or isinstance(change, PutSchedule)
+        return found.revision == change.expects
+    return True
 
 
 def put(

@@ -305,12 +305,13 @@ class MemoryStore:
         refused = steps.refusal(request.schedules)
         if refused is not None:
             return refused
-        steps.change(request.schedules, now)
+        runs = steps.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         for place, job in enumerate(request.jobs):
             holder = None if job.id in self._rows.jobs else self._schedules.add_job(job, now)
             if holder is not None:
                 kept[place] = holder
+        steps.note_runs(runs, now)
         return Accepted(kept=kept)
 
     def _release(self, limit: int, now: int) -> int:
