@@ -11,7 +11,7 @@ from jobsched.redact import redact
 from jobsched.store.base import Outcome
 from jobsched.worker_link import Doom, Held, WorkerLink
 
-__all__ = ["cause_of_death", "crash_outcome", "is_bystander"]
+__all__ = ["cause_of_death", "crash_outcome", "exit_of", "is_bystander"]
 
 
 def cause_of_death(exited: Exited) -> str:
@@ -20,6 +20,12 @@ def cause_of_death(exited: Exited) -> str:
     if crash.signal is not None:
         return f"killed by {crash.signal}" + (" for want of memory" if exited.out_of_memory else "")
     return f"left with exit code {crash.exit_code}"
+
+
+def exit_of(exited: Exited) -> tuple[str | None, int | None]:
+    """Return the signal by which a worker ended, or its exit code."""
+    crash = _crash(exited, out_of_memory=False)
+    return crash.signal, crash.exit_code
 
 
 def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: int, now: int) -> Outcome:
