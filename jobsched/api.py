@@ -194,6 +194,6 @@ def dispatch_many(jobs: Iterable[PreparedJob]) -> list[Job]:
     return default_dispatcher().dispatch_many(jobs)
 
 
-def batch() -> AbstractContextManager[Batch]:
+def batch(*, atomic: bool = False) -> AbstractContextManager[Batch]:
     """Collect dispatches and commit them together at the end of the block, all or none."""
-    return default_dispatcher().batch()
+    return default_dispatcher().batch(atomic=atomic)

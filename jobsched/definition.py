@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from jobsched.job import NO_TERMS, Terms
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import Unique, task_limit
 
-__all__ = ["TaskDefinition", "definition_of", "find", "known", "lookup", "name_of", "register"]
+__all__ = ["TaskDefinition", "definition_of", "find", "keep_off", "known", "lookup", "name_of", "register"]
 
 _MAX_NAME = 200
 
@@ -171,11 +171,20 @@ def _is_convertible(kind: Any) -> bool:
 
 # The one registry: filled by @task while modules are imported, read when jobs are dispatched or run.
 _registry: dict[str, TaskDefinition] = {}
+_off: set[str] = set()  # what it does not take: filled before the modules are imported
+
+
+def keep_off(names: Collection[str]) -> None:
+    """Do not know some tasks in this process, whoever imports their modules."""
+    _off.update(names)
+    for name in names:
+        _registry.pop(name, None)
 
 
 def register(definition: TaskDefinition) -> None:
     """Make a task known by its name. A module imported again replaces its own."""
-    _registry[definition.name] = definition
+    if definition.name not in _off:
+        _registry[definition.name] = definition
 
 
 def find(name: str) -> TaskDefinition:

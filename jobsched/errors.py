@@ -37,6 +37,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from jobsched.built_in import how_to_list
+
 __all__ = [
     "ArgumentError",
     "CommitUnknown",
@@ -98,7 +100,7 @@ class UnknownTask(InvalidOption):
     """No task of that name is defined in the configured modules."""
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"unknown task {name!r}{nearest(name, known)}")
+        super().__init__(f"unknown task {name!r}{how_to_list(name) or nearest(name, known)}")
 
 
 class UnknownCategory(InvalidOption):

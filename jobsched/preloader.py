@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from jobsched import built_in, fence, linux, output
 from jobsched import definition as tasks
-from jobsched import fence, linux, output
 from jobsched.api import default_dispatcher
 from jobsched.board import Board
 from jobsched.channel import Channel
@@ -127,11 +127,13 @@ def load(settings: Settings) -> LoadFailed | None:
     """Import the configured modules; return the first that fails."""
     output.capture()
     sys.path.insert(0, settings.directory)
+    tasks.keep_off(built_in.off(settings.modules))  # also where another module imports them
     for module in settings.modules:
         try:
             importlib.import_module(module)
         except BaseException:  # noqa: BLE001 (user code; SystemExit at import is a failure too)
             return LoadFailed(module, traceback.format_exc()[-_PACKET // 2 :])
+    importlib.import_module("jobsched.refill")  # the one task that is always on
     with contextlib.suppress(JobschedError):  # while the environment says where: a job may change it
         default_dispatcher()
     return None

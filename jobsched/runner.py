@@ -13,9 +13,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from jobsched import definition as tasks
 from jobsched import output
 from jobsched.board import Board
+from jobsched.carried import Carried
 from jobsched.clock import MICROSECONDS, Clock, from_micros
 from jobsched.codec import BadRecord, decode_arguments, decode_record, encode_result
 from jobsched.config import CategoryConfig
@@ -89,6 +92,7 @@ class Runner:
         self._rng = rng
         self._prepare = prepare
         self._pid = os.getpid()
+        self._carried = Carried()  # what the running job dispatches with its completion
         # Frames that a job's traceback leaves out where it begins with them.
         self._ours = (__name__, type(interrupts).__module__, "asyncio.runners", "asyncio.base_events")
         self.was_cut_off = False
@@ -108,6 +112,7 @@ class Runner:
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
         settings = self._categories.get(record.category) or CategoryConfig()
+        self._carried = Carried()
         self._interrupts.begin()
         self._prepare(settings)
         try:
@@ -135,7 +140,7 @@ class Runner:
         deadline = from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None
         here = CurrentJob(
             claim.job, record.task, record.category, claim.attempt, record.name, deadline,
-            claim.number, self._interrupts.asks, self._keep,
+            claim.number, self._interrupts.asks, self._keep, self._carried,
         )  # fmt: skip
         args, kwargs = arguments
         token = current.set(here)
@@ -192,7 +197,10 @@ class Runner:
             except (ArgumentError, PayloadTooLarge) as problem:
                 error = JobError(str(problem))
         ended = self._clock.now()
-        return Outcome(claim.job, claim.number, _COMPLETED, started, ended, result, error, 0, self._log())
+        outcome = Outcome(claim.job, claim.number, _COMPLETED, started, ended, result, error, 0, self._log())
+        if self._carried:
+            outcome = msgspec.structs.replace(outcome, carried=self._carried.joined())
+        return outcome
 
     def _failed(self, claim: Claim, terms: RetryTerms, started: int, error: BaseException) -> Outcome:
         self.was_cut_off = isinstance(error, JobInterrupted)

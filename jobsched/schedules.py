@@ -11,10 +11,12 @@ import msgspec
 
 from jobsched.clock import from_micros
 from jobsched.dispatcher import Dispatcher, Job, TaskLike
+from jobsched.due_times import first_due
 from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound, nearest
-from jobsched.firing import first_due, job_of
+from jobsched.firing import job_of
 from jobsched.job_id import new_id
 from jobsched.options import checked_at, checked_period
+from jobsched.own_trigger import KnownTimes, known_times
 from jobsched.prepared import PreparedJob
 from jobsched.schedule import (
     Misfire,
@@ -33,8 +35,8 @@ from jobsched.schedule import (
 from jobsched.schedule_view import FiringInfo, ScheduleInfo, firing_info, schedule_info
 from jobsched.store.base import Request
 from jobsched.store.schedule_query import FiringQuery, ScheduleQuery
-from jobsched.trigger import Cron, Trigger, anchored
-from jobsched.trigger_data import to_data
+from jobsched.trigger import Cron, Every, Once, Trigger, anchored
+from jobsched.trigger_data import from_data, to_data
 
 __all__ = ["Schedules"]
 
@@ -136,7 +138,7 @@ class Schedules:
 
     def clear(self) -> int:
         """Forget all schedules, in one commit; return how many."""
-        names = [stored.schedule.name for stored in self._all()]
+        names = [stored.schedule.name for stored in self.stored()]
         self._dispatcher.commit((), [RemoveSchedule(name) for name in names])
         return len(names)
 
@@ -148,6 +150,22 @@ class Schedules:
         request = Request(jobs=[job], schedules=[RunSchedule(name, job.id)], takes_unknown=True)
         return Job(self._dispatcher, self._dispatcher.send(request).kept.get(0, job.id))
 
+    def extend(self, name: str, with_more: Callable[[KnownTimes, int], KnownTimes]) -> ScheduleInfo:
+        """Have a schedule know more times of a trigger of the user's own. Raises ScheduleNotFound."""
+
+        def change(stored: StoredSchedule, _now: int) -> ScheduleChange | None:
+            known, state = from_data(stored.schedule.trigger), stored.state
+            if not isinstance(known, KnownTimes):
+                return None
+            waits = state.next_at <= state.last_at  # for this
+            longer = to_data(with_more(known, state.last_at if waits else state.next_at - 1))
+            schedule = msgspec.structs.replace(stored.schedule, trigger=longer)
+            if not waits or not state.is_active:
+                return PutSchedule(schedule, None, 0, state.revision)
+            return PutSchedule(schedule, *first_due(schedule, state.last_at), state.revision)
+
+        return self._changed(name, change)
+
     # Reading.
 
     def get(self, name: str) -> ScheduleInfo:
@@ -156,7 +174,17 @@ class Schedules:
 
     def list(self) -> Infos:
         """Return all schedules, in the order of their names."""
-        return [schedule_info(stored) for stored in self._all()]
+        return [schedule_info(stored) for stored in self.stored()]
+
+    def stored(self) -> Iterator[StoredSchedule]:
+        """Yield all schedules as they are stored, in the order of their names."""
+        after = ""
+        while True:
+            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].schedule.name
 
     def history(self, name: str, limit: int = 50) -> Firings:
         """Return the last firings of a schedule, the latest due time first; 1,000 are kept of each.
@@ -186,15 +214,6 @@ class Schedules:
             page = self._dispatcher.find(ScheduleQuery()).schedules
             raise ScheduleNotFound(name, [stored.schedule.name for stored in page])
         return found[0]
-
-    def _all(self) -> Iterator[StoredSchedule]:
-        after = ""
-        while True:
-            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
-            yield from page
-            if len(page) < _PAGE:
-                return
-            after = page[-1].schedule.name
 
     def _changed(
         self, name: str, change_of: Callable[[StoredSchedule, int], ScheduleChange | None]
@@ -232,7 +251,7 @@ class Schedules:
             name=name,
             task=prepared.task,
             category=prepared.category,
-            trigger=to_data(_checked_trigger(trigger, now)),
+            trigger=to_data(_checked_trigger(trigger, now, options)),
             **_of_job(prepared),
         )
         return _with_terms(made, options)
@@ -243,7 +262,7 @@ class Schedules:
             schedule = self._with_job(schedule, changes)
         if "trigger" in changes:
             schedule = msgspec.structs.replace(
-                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now))
+                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now, changes))
             )
         schedule = _with_terms(schedule, changes)
         revision = stored.state.revision
@@ -304,11 +323,13 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _checked_trigger(trigger: Trigger | str, now: int) -> Trigger:
+def _checked_trigger(trigger: Trigger | str, now: int, options: Mapping[str, Any]) -> Trigger:
     if isinstance(trigger, str):
         return Cron(trigger)
     if not isinstance(trigger, Trigger):
         raise InvalidOption(f"trigger must be a Cron, an Every, a Once or a cron text, got {trigger!r}")
+    if not isinstance(trigger, Cron | Every | Once | KnownTimes):
+        return known_times(trigger, max(now, checked_at(options.get("start")) - 1))
     return anchored(trigger, from_micros(now))
 
 

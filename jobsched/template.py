@@ -50,6 +50,11 @@ tasks = ["tasks"]
 # max_cpu = 95
 # max_memory = 90
 
+# What the built-in task http may reach though it is not public. It is off until `tasks` lists its module,
+# "jobsched.tasks.http".
+#[http]
+# allow = ["10.1.0.0/16", "hooks.internal"]
+
 # A category is a queue with limits of its own: first in, first out.
 [categories.mail]
 # One waiting job here weighs as much as five in a category of priority 1.

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobsched import built_in
 from jobsched import definition as tasks
 from jobsched.cli.task_modules import problem_of
 from jobsched.definition import TaskDefinition
@@ -20,6 +21,7 @@ __all__ = ["main"]
 
 def main(answer: str, modules: list[str]) -> None:
     """Import the modules in order; say of each what went wrong, or which tasks it brought."""
+    tasks.keep_off(built_in.off(modules))  # as a worker does
     with Path(answer).open("w", encoding="utf-8") as file:
         for module in modules:
             before = tasks.known()

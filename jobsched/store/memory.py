@@ -28,6 +28,7 @@ from jobsched.store.base import (
     Prune,
     Query,
     Recovered,
+    Refused,
     Reply,
     Request,
     Slot,
@@ -39,7 +40,7 @@ from jobsched.store.base import (
 from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
-from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full
+from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
@@ -64,11 +65,11 @@ class MemoryStore:
         with self._lock:
             self._resume_due(turn.now)
             replies = [self._change(request, turn.now) for request in turn.requests]
-            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome)]
+            steps = ScheduleSteps(self._schedules)
+            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome, steps, turn.now)]
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
             pruned = sum(self._prune(order) for order in turn.prune)
-            steps = ScheduleSteps(self._schedules)
             for place, request in enumerate(turn.requests):
                 if request.jobs or request.schedules:
                     replies[place] = self._add(request, steps, turn.now)
@@ -239,11 +240,14 @@ class MemoryStore:
             self._rows.erase(self._rows.jobs[job_id])
         return len(doomed)
 
-    def _finish(self, outcome: Outcome) -> bool:
+    def _finish(self, outcome: Outcome, steps: ScheduleSteps, now: int) -> bool:
         """Record how a run ended; False if that claim does not hold the job any more."""
         job = self._rows.claimed_job(outcome.job, outcome.claim)
         if job is None:
             return False
+        if outcome.carried is not None:
+            reply = self._add(outcome.carried, steps, now)
+            outcome = refused_with(outcome, reply.reason) if isinstance(reply, Refused) else outcome
         if outcome.error is not None or outcome.log:
             status = job.status
             job.attempts.append(

@@ -46,7 +46,9 @@ class ScheduleRows(Protocol):
         ...
 
     def ended(self, before: int, limit: int) -> list[StoredSchedule]:
-        """Return schedules that ended before a time."""
+        """Return schedules that ended before a time. Those that a file declares are kept: forgotten, they
+        would begin anew at the next start.
+        """
         ...
 
     def is_recorded(self, name: str, due_at: int) -> bool:
@@ -57,8 +59,10 @@ class ScheduleRows(Protocol):
         """Keep a record of a due time that has none."""
         ...
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget a record of a schedule: the last one if it is still to come, as the clock was set back
+        since, or else the oldest.
+        """
         ...
 
     def is_unfinished(self, job_id: bytes) -> bool:
@@ -141,8 +145,12 @@ class ScheduleSteps:
                 continue  # fired before the clock was set back
             kept = self._run(schedule, state, record, jobs[record.job], now) if record.job else record
             self._keep(state, schedule.name, kept)
-            state.last_at = now if kept.kind is FiringKind.NOTED else kept.until_at
+            _remember(state, kept, is_anew=firing.trigger is not None)
             self.fired.append((schedule.name, kept))
+        named = {record.job for record in firing.records}
+        for job in firing.jobs:
+            if job.id not in named:  # not of a due time, but about the schedule itself
+                self._rows.add_job(job, now)
         if schedule.max_runs and state.runs >= schedule.max_runs and not state.ended_at:
             state.next_at = state.fire_at = 0
             state.ended_at = now
@@ -166,7 +174,7 @@ class ScheduleSteps:
         if state.kept < KEPT_FIRINGS:
             state.kept += 1
         else:
-            self._rows.drop_oldest(name)
+            self._rows.drop_record(name, record.at)
 
     def forget_ended(self, before: int) -> None:
         """Forget schedules that ended before a time, some at a time."""
@@ -208,7 +216,9 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
     if isinstance(change, RemoveSchedule):
         return None
     if isinstance(change, PutSchedule):
-        return StoredSchedule(change.schedule, rules.put(change, found.state if found else None, now))
+        is_new = found is not None and found.schedule.trigger != change.schedule.trigger
+        state = rules.put(change, found.state if found else None, now, is_new_trigger=is_new)
+        return StoredSchedule(change.schedule, state)
     assert found is not None
     if isinstance(change, SwitchSchedule):
         return StoredSchedule(found.schedule, rules.switched(change, found.state, now))
@@ -218,6 +228,16 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
 def _is_due(firing: Firing, state: ScheduleState) -> bool:
     """Say whether a schedule is as the node saw it that wants it fired."""
     return state.is_active and (state.revision, state.next_at) == (firing.revision, firing.due_at)
+
+
+def _remember(state: ScheduleState, record: FiringRecord, *, is_anew: bool) -> None:
+    """Have a state know what is on record."""
+    if record.kind is not FiringKind.NOTED:
+        state.last_at = record.until_at
+    elif is_anew:
+        state.last_at = record.at
+    else:
+        state.noted = max(state.last_at, state.changed_at)
 
 
 def _skipped(record: FiringRecord, why: str) -> FiringRecord:

@@ -20,6 +20,7 @@ from jobsched.codec import decode_record, decode_result
 from jobsched.config import Config
 from jobsched.context import current
 from jobsched.death import crash_outcome
+from jobsched.declarer import Declarer
 from jobsched.definition import known
 from jobsched.dispatcher import Job
 from jobsched.errors import Unavailable
@@ -44,6 +45,7 @@ from jobsched.store.base import (
     TurnResult,
 )
 from jobsched.store.lmdb_space import adds
+from jobsched.store.reasons import refused_with
 from jobsched.supervisor import Supervisor
 from jobsched.testing.clock import StandingClock
 from jobsched.testing.faults import Faults
@@ -109,7 +111,9 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.open(self.store)
         self._waiter = Waiter()
-        self._learn(Turn(now=self._clock.now()))
+        Declarer(self.config, self.store, self._reception, self._clock).ask()
+        result = self._learn(Turn(now=self._clock.now(), requests=self._reception.requests()))
+        self._reception.answer(result.replies)
 
     def close(self) -> None:
         """Let go of workers and store."""
@@ -211,19 +215,21 @@ class LocalNode:
         return result
 
     def _note(self, turn: Turn, result: TurnResult) -> None:
-        """Remember the jobs that are new."""
-        for request, reply in zip(turn.requests, result.replies, strict=True):
-            if not isinstance(reply, Refused):
-                self._remember([job for place, job in enumerate(request.jobs) if place not in reply.kept])
-        made = {job.id: job for firing in turn.firings for job in firing.jobs}
-        self._remember([made[record.job] for _, record in result.fired if record.job])
-
-    def _remember(self, jobs: Sequence[NewJob]) -> None:
+        """Remember the jobs that are new: in the order in which a turn adds them."""
         here = current.get(None)
+        for outcome in turn.outcomes:
+            if outcome.carried is not None:
+                self._remember(outcome.carried.jobs, format_id(outcome.job))
+        for request in turn.requests:
+            self._remember(request.jobs, None if here is None else here.id)
+        for firing in turn.firings:
+            self._remember(firing.jobs, None)
+
+    def _remember(self, jobs: Sequence[NewJob], by: str | None) -> None:
+        """Remember those that are in the store now: no refused one, none for which another one stands."""
         for new in jobs:
-            if new.id not in self.dispatched:
+            if new.id not in self.dispatched and self.store.get(new.id) is not None:
                 number, at = len(self.dispatched) + 1, self._clock.now()
-                by = None if here is None else here.id
                 self.dispatched[new.id] = dispatched_job(new, self._handle(new.id), number, at, by)
 
     # Running.
@@ -350,12 +356,20 @@ class LocalNode:
             self._let_escape(worker, claim)
             if self.faults.strikes("worker_after_run", what):
                 outcome = self._crash(worker, claim, started)
+            outcome = self._vetted(outcome)
         try:
             self._turn(outcomes=[outcome])
         except NodeKilled:
             self._ran(claim, outcome)
             raise
         return self._ran(claim, outcome)
+
+    def _vetted(self, outcome: Outcome) -> Outcome:
+        """Return an outcome whose job has dispatched more with it, or that of its refusal."""
+        if outcome.carried is not None and self.faults.strikes("store_full", "what an outcome carries"):
+            return refused_with(outcome, _FULL.reason)
+        self._reception.tasks = known()
+        return self._reception.vetted(outcome)
 
     def _worker(self, depth: int) -> LocalWorker:
         if depth == len(self._workers):

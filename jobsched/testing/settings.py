@@ -59,7 +59,7 @@ def load_tasks(config: Config) -> str | None:
     is_new = bool(config.tasks) and folder not in sys.path
     if is_new:
         sys.path.insert(0, folder)
-    for module in config.tasks:
+    for module in (*config.tasks, "jobsched.refill"):  # the one task that is always on
         try:
             importlib.import_module(module)
         except Exception:  # noqa: BLE001 (the user's code)

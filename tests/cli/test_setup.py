@@ -112,3 +112,22 @@ def test_the_problems_of_all_modules_are_found(project):
     first, second = problems_of(project)
     assert "module 'broken' cannot be imported" in first
     assert "tasks.py:3: task 'tasks:send' has the unknown category 'mial', did you mean 'mail'?" in second
+
+
+def test_the_check_lists_a_built_in_task_only_where_its_module_is_listed(project):
+    project.write(
+        "tasks.py",
+        "from jobsched import task\nfrom jobsched.tasks.shell import shell\n@task\ndef own(): ...\n",
+    )
+    assert [task["name"] for task in project("check", "--json").json["tasks"]] == ["tasks:own"]
+    config = project.folder / "categories.toml"
+    config.write_text(config.read_text().replace('["tasks"]', '["jobsched.tasks.shell", "tasks"]'))
+    names = {task["name"] for task in project("check", "--json").json["tasks"]}
+    assert names == {"tasks:own", "jobsched.tasks.shell:shell"}
+
+
+def test_what_to_add_for_a_built_in_task_is_said(project):
+    words = ("dispatch", "jobsched.tasks.shell:shell", "--payload", '{"argv": ["true"]}')
+    for category in ((), ("--category", "mail")):
+        ran = project.process(*words, *category, code=2)
+        assert "lists its module: tasks = [..., 'jobsched.tasks.shell']" in ran.err

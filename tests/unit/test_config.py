@@ -7,6 +7,7 @@ from jobsched.config import (
     BalancerConfig,
     CategoryConfig,
     Config,
+    HttpConfig,
     PressureConfig,
     RetentionConfig,
     StorePlace,
@@ -112,6 +113,9 @@ def test_every_setting_of_the_file_arrives():
         max_cpu = 95
         max_memory = 87.5
 
+        [http]
+        allow = ["10.1.0.0/16", "127.0.0.1", "fd00::/8", "hooks.internal"]
+
         [categories.mail]
         priority = 5
         min_workers = 1
@@ -138,6 +142,7 @@ def test_every_setting_of_the_file_arrives():
         balancer=BalancerConfig(every_s=0.25, weigh_by="work", damping=1.0),
         retention=RetentionConfig(completed_s=86_400.0, failed_s=None, cancelled_s=0.0, keep=5),
         pressure=PressureConfig(max_cpu=95.0, max_memory=87.5),
+        http=HttpConfig(allow=("10.1.0.0/16", "127.0.0.1", "fd00::/8", "hooks.internal")),
         categories={
             "mail": CategoryConfig(
                 priority=5.0,
@@ -168,6 +173,7 @@ def test_what_the_file_leaves_out_has_a_default():
         completed_s=604_800.0, failed_s=2_592_000.0, cancelled_s=604_800.0, keep=100_000
     )
     assert config.pressure == PressureConfig(max_cpu=None, max_memory=None)
+    assert config.http == HttpConfig(allow=())
     assert config.category("mail") == CategoryConfig(priority=1, min_workers=0, max_workers=None)
 
 
@@ -261,8 +267,12 @@ def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
         ("pressure.max_cpu = 9.9", "pressure.max_cpu: expected a number of percent from 10 to 100, got 9.9"),
         ("pressure.max_cpu = '95%'", "pressure.max_cpu: expected a number of percent from 10 to 100"),
         ("pressure.max_memory = 101", "pressure.max_memory: expected a number of percent from 10 to 100"),
+        ("http.allow = '127.0.0.1'", "http.allow: expected a list of addresses, networks and host names"),
+        ("http.allow = [1]", "http.allow: expected a list of addresses, networks and host names"),
+        ("http.alow = []", "http.alow: unknown key, did you mean 'allow'?"),
+        ("http = 1", "http: expected a table, got 1"),
         ("pressure.max_mem = 90", "pressure.max_mem: unknown key, did you mean 'max_memory'?"),
-        ("schedules = {}", "schedules: unknown key"),
+        ("schedule = {}", "schedule: unknown key, did you mean 'schedules'?"),
         ("gracee = 5", "gracee: unknown key, did you mean 'grace'?"),
         ("balancer = 5", "balancer: expected a table, got 5"),
         ("balancer.every = '10ms'", "balancer.every: expected a duration from 50ms to 1h, got '10ms'"),
@@ -277,6 +287,26 @@ def test_a_bad_line_is_named_with_its_number_and_what_was_expected(line, problem
     [found] = problems(f"# comment\n{line}\n{SMALL}")
     assert found.startswith(f"categories.toml:2: {problem}")
     assert "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("10.0.0.256", "does not appear to be an IPv4 or IPv6 network"),
+        ("10.1.2.3/16", "10.1.2.3/16 has host bits set"),
+        ("http://hooks", "does not appear to be"),
+        ("hooks:80", "does not appear to be"),
+        ("Hooks.internal", "does not appear to be"),
+        ("hooks..internal", "does not appear to be"),
+        ("", "does not appear to be"),
+    ],
+)
+def test_what_the_http_task_may_reach_is_an_address_a_network_or_a_name_in_lower_case(entry, reason):
+    [found] = problems(f"http.allow = ['ok', '{entry}']\n{SMALL}")
+    expected = "categories.toml:1: http.allow: expected a list of addresses, networks and host names like"
+    assert found.startswith(expected)
+    assert f"got {entry!r}: " in found
+    assert reason in found
 
 
 @pytest.mark.parametrize(

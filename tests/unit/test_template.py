@@ -8,6 +8,7 @@ from jobsched.config import (
     BalancerConfig,
     CategoryConfig,
     Config,
+    HttpConfig,
     PressureConfig,
     RetentionConfig,
     parse_config,
@@ -34,15 +35,16 @@ def test_the_configuration_is_a_good_one():
 
 def test_the_settings_in_comments_are_the_defaults():
     uncommented, count = re.subn(r"^#(?=[\[a-z])", "", CATEGORIES_TOML, flags=re.MULTILINE)
-    assert count == 15
+    assert count == 16
     assert parse_config(uncommented, HERE) == parse_config(CATEGORIES_TOML, HERE)
 
 
 def test_the_limits_in_comments_can_be_uncommented():
     uncommented, count = re.subn(r"^# ?(?=\[|[a-z_]+ = )", "", CATEGORIES_TOML, flags=re.MULTILINE)
     config = parse_config(uncommented, HERE)
-    assert count == 23
+    assert count == 25
     assert config.pressure == PressureConfig(max_cpu=95, max_memory=90)
+    assert config.http == HttpConfig(allow=("10.1.0.0/16", "hooks.internal"))
     assert config.category("mail").rate == Rate(100, 60)
     assert None not in msgspec.structs.astuple(config.category("mail"))
 
@@ -52,7 +54,7 @@ def test_every_setting_is_shown():
         *re.findall(r"^(?:# ?)?([a-z_]+) = ", CATEGORIES_TOML, flags=re.MULTILINE),
         *re.findall(r"^#?\[([a-z]+)", CATEGORIES_TOML, flags=re.MULTILINE),
     }
-    values = (Config, CategoryConfig, BalancerConfig, RetentionConfig, PressureConfig)
+    values = (Config, CategoryConfig, BalancerConfig, RetentionConfig, PressureConfig, HttpConfig)
     fields = {name for kind in values for name in kind.__struct_fields__} - {"path", "directory"}
     assert settings == {name.removesuffix("_s").removesuffix("_bytes") for name in fields}
 
