@@ -20,7 +20,16 @@ from jobsched.options import checked_period, checked_priority, checked_retries
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import ConcurrencyLimit, Unique
 
-__all__ = ["Task", "adispatch", "batch", "default_dispatcher", "dispatch", "dispatch_many", "task"]
+__all__ = [
+    "Task",
+    "adispatch",
+    "batch",
+    "default_dispatcher",
+    "dispatch",
+    "dispatch_many",
+    "task",
+    "use_dispatcher",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -154,6 +163,16 @@ def default_dispatcher() -> Dispatcher:
         with _default_lock:
             _default = _default or Dispatcher.from_config()
     return _default
+
+
+def use_dispatcher(dispatcher: Dispatcher | None) -> Dispatcher | None:
+    """Have the module-level functions use a dispatcher, or with None find their own on the next use;
+    return the one that they had.
+    """
+    global _default
+    with _default_lock:
+        before, _default = _default, dispatcher
+    return before
 
 
 def dispatch(
