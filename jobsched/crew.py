@@ -187,6 +187,12 @@ class Crew:
             if not held or held[0].claim != outcome.claim:
                 self._condemn(worker, "it ended a job that it does not hold")
                 break
+            if outcome.carried is not None:
+                try:
+                    outcome = self._reception.vetted(outcome)  # noqa: PLW2901 (its dispatches may be refused)
+                except WireError as error:
+                    self._condemn(worker, str(error))
+                    break
             held.popleft()
             outcomes.append(outcome)
             took += outcome.ended_at - outcome.started_at

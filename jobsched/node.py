@@ -19,6 +19,7 @@ from jobsched.balancer import Balancer
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
 from jobsched.crew import Crew
+from jobsched.declarer import Declarer
 from jobsched.drain import Drain
 from jobsched.errors import NoRoom, NotCommitted
 from jobsched.event import Event, NodeDraining, NodeHeld, NodeReleased, NodeStarted
@@ -156,6 +157,7 @@ class Node:
         self._scheduler.open(self._store)
         self._audience.open(self._store)
         self._failed_before = self._failed()
+        Declarer(self._config, self._store, self._reception, self._clock).ask()  # before any client
         self._clients = Clients(owned.listener, self._loop, self._reception, self._audience)
         for name in self._stats.keys() - self._config.categories.keys():
             if sum(self._stats[name].counts[: State.IN_PROGRESS]):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobsched.config import Config
-from jobsched.errors import nearest
+from jobsched.errors import UnknownTask, nearest
 
 __all__ = ["PATIENCE_S", "inspect_tasks"]
 
@@ -39,6 +39,8 @@ def inspect_tasks(config: Config, patience_s: float = PATIENCE_S) -> tuple[list[
         problems.append(f"{_where(config)}: hook {config.hooks[len(hooks)]!r} {end}")
     tasks = [task for module in modules for task in module["tasks"]]
     problems += [_category_problem(config, task) for task in tasks if _has_wrong_category(config, task)]
+    if not problems:  # a module that cannot be imported may have the tasks
+        problems += _schedule_problems(config, {task["name"] for task in tasks})
     if not tasks and not problems:
         problems.append(f"{_where(config)}: no function with @task in {', '.join(config.tasks)}")
     return tasks, problems
@@ -97,6 +99,14 @@ def _category_problem(config: Config, task: dict[str, Any]) -> str:
     return (
         f"{place}: task {task['name']!r} has the unknown category {name!r}{nearest(name, config.categories)}"
     )
+
+
+def _schedule_problems(config: Config, known: set[str]) -> list[str]:
+    return [
+        f"{_where(config)}: schedules.{name}.task: {UnknownTask(declared.schedule.task, known)}"
+        for name, declared in config.schedules.items()
+        if declared.schedule.task not in known
+    ]
 
 
 def _where(config: Config) -> str:

@@ -9,7 +9,6 @@ from jobsched.cli.job_history import (
     attempt_lines,
     crash,
     crash_line,
-    hidden,
     moment,
     parked_for,
     term_lines,
@@ -20,6 +19,7 @@ from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_arguments, decode_record, decode_result
 from jobsched.job import ENDED, JobRecord, State
 from jobsched.job_id import format_id
+from jobsched.redact import hidden
 from jobsched.store.base import StoredJob
 
 __all__ = ["details", "lines", "summary", "when"]

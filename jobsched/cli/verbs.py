@@ -42,6 +42,7 @@ VERBS = {
     "restore": Verb("store", "Put a backup in the place of the store."),
     "doctor": Verb("doctor", "Look for what is wrong with machine, store and configuration."),
     "category": Verb("counts", "Look at categories, pause, resume and empty them."),
+    "schedule": Verb("schedule", "Add, change, look at and run schedules."),
     "balance": Verb("balance", "Look at what the balancer decided, and why."),
     "bench": Verb("bench", "Measure this machine."),
 }

@@ -129,7 +129,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     died while running it or, with `terms`, that nothing ran: the job is to be claimed again under
     the terms that its task has. All but the first carry the `error`; the first may, to say why its
     result was not stored. `result` None is the return value None. Both replace what an earlier run
-    left. `log` is what the run has written. `unspent` gives the attempt back.
+    left. `log` is what the run has written. `unspent` gives the attempt back. `carried` is what a run
+    that completed has dispatched for this very commit; if that is refused the job has failed.
     """
 
     job: bytes
@@ -144,6 +145,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     unspent: bool = False
     parked_for: ParkedFor = ParkedFor.NOTHING
     terms: Terms | None = None
+    carried: Request | None = None
 
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False):

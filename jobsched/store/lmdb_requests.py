@@ -81,7 +81,7 @@ class Requests:
         refused = self._refusal(request) or self._schedules.refusal(request.schedules)
         if refused is not None:
             return refused
-        self._schedules.change(request.schedules, now)
+        runs = self._schedules.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         known = self._rows.known([job.id for job in request.jobs])
         is_told = self._rows.moves.watch is Watch.ALL  # of each of them
@@ -99,6 +99,7 @@ class Requests:
                 add_job(self._rows, job, now)
         if plain is not None:
             plain.write()
+        self._schedules.note_runs(runs, now)
         return Accepted(kept=kept)
 
     def _refusal(self, request: Request) -> Refused | None:

@@ -28,6 +28,7 @@ from jobsched.store.base import (
     Prune,
     Query,
     Recovered,
+    Refused,
     Reply,
     Request,
     Slot,
@@ -40,7 +41,7 @@ from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
 from jobsched.store.moves import Moves
-from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full
+from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
@@ -66,11 +67,11 @@ class MemoryStore:
             self._rows.moves = Moves(turn.watch)
             self._resume_due(turn.now)
             replies = [self._change(request, turn.now) for request in turn.requests]
-            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome)]
+            steps = ScheduleSteps(self._schedules)
+            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome, steps, turn.now)]
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
             pruned = sum(self._prune(order) for order in turn.prune)
-            steps = ScheduleSteps(self._schedules)
             for place, request in enumerate(turn.requests):
                 if request.jobs or request.schedules:
                     replies[place] = self._add(request, steps, turn.now)
@@ -245,11 +246,14 @@ class MemoryStore:
             self._rows.erase(self._rows.jobs[job_id])
         return len(doomed)
 
-    def _finish(self, outcome: Outcome) -> bool:
+    def _finish(self, outcome: Outcome, steps: ScheduleSteps, now: int) -> bool:
         """Record how a run ended; False if that claim does not hold the job any more."""
         job = self._rows.claimed_job(outcome.job, outcome.claim)
         if job is None:
             return False
+        if outcome.carried is not None:
+            reply = self._add(outcome.carried, steps, now)
+            outcome = refused_with(outcome, reply.reason) if isinstance(reply, Refused) else outcome
         if outcome.error is not None or outcome.log:
             status = job.status
             job.attempts.append(
@@ -301,12 +305,13 @@ class MemoryStore:
         refused = steps.refusal(request.schedules)
         if refused is not None:
             return refused
-        steps.change(request.schedules, now)
+        runs = steps.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         for place, job in enumerate(request.jobs):
             holder = None if job.id in self._rows.jobs else self._schedules.add_job(job, now)
             if holder is not None:
                 kept[place] = holder
+        steps.note_runs(runs, now)
         return Accepted(kept=kept)
 
     def _release(self, limit: int, now: int) -> int:

@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 
 from jobsched.job import CANCELLABLE, State
-from jobsched.schedule import FiringRecord, StoredSchedule
+from jobsched.schedule import FiringRecord, StoredSchedule, is_to_come
 from jobsched.store.base import NewJob
 from jobsched.store.memory_rows import Rows
 from jobsched.store.reasons import replaced_by
@@ -42,8 +42,9 @@ class MemorySchedules:
         self._records.pop(old.schedule.name, None)
 
     def ended(self, before: int, limit: int) -> list[StoredSchedule]:
-        """Return schedules that ended before a time, the first to end first."""
-        found = [s for s in self._schedules.values() if 0 < s.state.ended_at < before]
+        """Return schedules that ended before a time and that no file declares, the first to end first."""
+        ended = [s for s in self._schedules.values() if not s.schedule.source]
+        found = [s for s in ended if 0 < s.state.ended_at < before]
         return sorted(found, key=lambda s: (s.state.ended_at, s.schedule.name))[:limit]
 
     def is_recorded(self, name: str, due_at: int) -> bool:
@@ -54,9 +55,10 @@ class MemorySchedules:
         """Keep a record of a due time that has none."""
         self._records.setdefault(name, {})[record.due_at] = record
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
-        del self._records[name][min(self._records[name])]
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget the last record of a schedule if it is still to come, or else the oldest."""
+        last = max(self._records[name])
+        del self._records[name][last if is_to_come(last, now) else min(self._records[name])]
 
     def is_unfinished(self, job_id: bytes) -> bool:
         """Say whether a job waits or runs."""
