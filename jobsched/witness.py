@@ -110,9 +110,13 @@ class Witness:
             self._runs.clear()  # ends of some may be among what is not told
 
     def _completed(self, turn: Turn, result: TurnResult) -> Iterator[Event]:
-        lost = frozenset(result.lost)
+        # A run whose dispatches were refused has failed: that is told as a move.
+        others = {move.status.claim for move in result.moves if move.was is State.IN_PROGRESS}
+        others.update(result.lost)
         for outcome in turn.outcomes:
-            if outcome.state is State.COMPLETED and outcome.claim not in lost:
+            if outcome.state is State.COMPLETED and outcome.claim not in others:
+                if outcome.carried is not None and result.untold:
+                    continue  # whether it has failed may be among what is not told
                 run = self._runs.pop(outcome.job, None) or self._earlier(outcome.job)
                 yield JobCompleted(
                     at=turn.now,

@@ -111,6 +111,20 @@ def test_a_job_that_was_claimed_unwatched_completes(watched, new_job):
     assert (told.task, told.category, told.attempt, told.worker) == ("shop.tasks:send", "mail", 1, 7)
 
 
+def test_a_run_that_completes_with_what_it_dispatches_has_failed_where_that_is_refused(watched, new_job):
+    parent, child = new_job(), new_job()
+    [held] = watched.claim(requests=[Request(jobs=[parent])])
+    ran = {"attempt": 1, "worker": 7}
+    told = watched.turn(outcomes=[outcome(held, carried=Request(jobs=[child]))])
+    assert {event.kind for event in told} == {"job.completed", "job.dispatched"}
+    [held] = watched.claim(requests=[Request(jobs=[new_job(terms=KEY)])])
+    refused = Request(jobs=[new_job(terms=KEY, on_conflict="refuse")])
+    [claimed] = watched.claim()
+    assert claimed.job != held.job
+    [told] = watched.turn(outcomes=[outcome(claimed, carried=refused)])
+    assert (told.kind, told.attempt, told.worker) == ("job.failed", *ran.values())
+
+
 def test_an_outcome_that_came_too_late_tells_nothing(watched, new_job):
     [held] = watched.claim(requests=[Request(jobs=[new_job()])])
     watched.turn(give_back=[GiveBack(held.job, held.number)])
@@ -257,8 +271,11 @@ def test_a_decision_is_told(watched):
 # Schedules.
 
 
-def put(name="nightly", **rest):
-    schedule = Schedule(name=name, task="shop.tasks:send", category="mail", trigger=["every", 1])
+def put(priority=0, **rest):
+    every = ["every", 1]
+    schedule = Schedule(
+        name="nightly", task="shop.tasks:send", category="mail", trigger=every, priority=priority
+    )
     return PutSchedule(schedule, next_at=NOW, fire_at=NOW, **rest)
 
 
@@ -268,7 +285,7 @@ def test_what_is_done_to_a_schedule_is_told(watched, new_job):
     by_hand = {"due_at": NOW, "until_at": NOW, "count": 1, "by_hand": True}
     for changes, jobs, told in [
         (put(), (), events.ScheduleAdded(**of_it)),
-        (put(), (), events.ScheduleChanged(**of_it)),
+        (put(priority=1), (), events.ScheduleChanged(**of_it)),
         (SwitchSchedule("nightly", False, 0, 0), (), events.ScheduleDeactivated(**of_it)),
         (SwitchSchedule("nightly", True, NOW, NOW), (), events.ScheduleActivated(**of_it)),
         (
