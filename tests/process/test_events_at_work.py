@@ -161,6 +161,18 @@ def test_a_hook_that_never_returns_is_ended_when_the_grace_is_over(hooked):
     assert not is_running(pid)
 
 
+def test_a_second_signal_does_not_wait_for_hooks(hooked):
+    hooked.configure({"mail": {}}, tasks=["event_tasks"], hooks=["hooks:stick"])
+    node = hooked.start("--grace", "10m")
+    [pid] = eventually(lambda: hook_pids(hooked))
+    node.terminate()
+    eventually(lambda: kinds(hooked)["node.draining"] and not hooked.answers())
+    assert node.is_alive
+    node.terminate()
+    assert node.wait(20) == 0
+    assert not is_running(pid)
+
+
 def test_a_hook_in_the_process_gets_every_event(project):
     project.bring("event_tasks")
     project.configure({"mail": {}}, tasks=["event_tasks"])
