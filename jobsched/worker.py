@@ -174,7 +174,7 @@ class Worker:
         deadline = from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None
         here = CurrentJob(
             claim.job, record.task, record.category, claim.attempt, record.name, deadline,
-            claim.number, self._interrupts.asks, self._keep,
+            claim.number, self._interrupts.asks, self._keep, record.fired_by,
         )  # fmt: skip
         args, kwargs = arguments
         token = current.set(here)

@@ -94,11 +94,15 @@ def print_due_times(due: Sequence[DueTime], *, with_notes: bool) -> None:
     rows = []
     for one in due:
         away = (one.at - now).total_seconds()
-        row = [one.local, f"in {age(away)}" if away >= 0 else f"{age(-away)} ago"]
+        row = [_to_the_second(one.local), f"in {age(away)}" if away >= 0 else f"{age(-away)} ago"]
         after = "" if one.after_s is None else _gap(one.after_s)
         rows.append([*row, after, one.note] if with_notes else row)
     columns = ["due", "from now", *(["gap", "note"] if with_notes else [])]
     print_table(columns, rows, right=["from now", "gap"], wrapped=["note"])
+
+
+def _to_the_second(local: str) -> str:
+    return re.sub(r"\.\d+", "", local)
 
 
 def _gap(seconds: float) -> str:
