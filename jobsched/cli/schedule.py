@@ -26,6 +26,7 @@ schedule = typer.Typer(
 )
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 _ID_SHOWN = 8
+_WHOLE = 30  # characters of a name: up to this it is never cut
 
 
 @schedule.callback()
@@ -49,11 +50,12 @@ def list_schedules(*, config: ConfigOption = None, json_output: JsonOption = Fal
         say("no schedules")
     else:
         now = datetime.now(UTC)
+        has_long_names = any(len(info.name) > _WHOLE for info in found)
         print_table(
             schedule_lines.columns,
             [schedule_lines.cells(info, now) for info in found],
-            right=["next", "last", "runs"],
-            elastic=["name", "trigger", "task"],
+            right=["next", "last"],
+            elastic=["trigger", "task", *(["name"] if has_long_names else [])],
             styles={"not active": "yellow", "ended": "dim"},
         )
 

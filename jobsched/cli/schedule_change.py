@@ -12,13 +12,14 @@ from jobsched.cli.agreement import ask, is_asked
 from jobsched.cli.changes import dispatching
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import clean, note, print_json, say
-from jobsched.cli.schedule_lines import schedule_object, trigger_text
+from jobsched.cli.schedule_lines import schedule_object
 from jobsched.cli.schedule_options import given_arguments, given_options, given_trigger
 from jobsched.cli.schedule_times import due_times, print_due_times
 from jobsched.cli.task_modules import know_task
 from jobsched.config import Config
 from jobsched.errors import InvalidOption
 from jobsched.schedule_view import ScheduleInfo
+from jobsched.trigger_text import trigger_text
 
 __all__ = ["activate", "add", "clear", "deactivate", "remove", "update"]
 
