@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,6 +18,14 @@ __all__ = ["CurrentJob", "NotInJob", "current", "current_job"]
 
 class NotInJob(JobschedError):
     """`current_job()` was called where no job runs."""
+
+
+class Carrier(Protocol):
+    """What keeps requests until the run has completed."""
+
+    def add(self, request: Any) -> None:
+        """Keep a request. Raises InvalidOption for too much."""
+        ...
 
 
 class CurrentJob(msgspec.Struct, frozen=True, gc=False):
@@ -34,6 +43,7 @@ class CurrentJob(msgspec.Struct, frozen=True, gc=False):
     _claim: int
     _asks: Callable[[int], bool]
     _keep: Callable[[str], None]
+    _carried: Carrier
     _fired_by: tuple[str, int] | None = None
 
     @property
@@ -60,6 +70,10 @@ class CurrentJob(msgspec.Struct, frozen=True, gc=False):
     def log(self, text: str) -> None:
         """Keep a line with the attempt, for `jobsched show`; it is printed nowhere."""
         self._keep(text)
+
+    def carry(self, request: Any) -> None:
+        """Have a request applied in the commit that records this run as completed, as `atomic` does."""
+        self._carried.add(request)
 
 
 current: contextvars.ContextVar[CurrentJob] = contextvars.ContextVar("jobsched.current_job")

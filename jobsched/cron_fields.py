@@ -141,9 +141,17 @@ def _check_part(part: str, kind: FieldKind, text: str, *, alone: bool) -> None:
     elif _BY_CHANCE.fullmatch(part):
         _refuse(text, f"{part!r} is drawn by chance, and anew at each start: write a number")
     elif "/" in part:
-        _refuse(text, f"a step needs a range, {part!r} has none: write */{part.partition('/')[2]}")
+        _refuse(text, f"a step needs a range, {part!r} has none: write {_with_range(part, kind)}")
     else:
         _number(part, kind, text)
+
+
+def _with_range(part: str, kind: FieldKind) -> str:
+    """Return what a value with a step means to those that take it."""
+    first, _, step = part.partition("/")
+    if first == str(kind.high):
+        return first
+    return f"{first}-{kind.high}/{step}" if first.isdigit() or first in kind.names else f"*/{step}"
 
 
 def _check_step(step: str, kind: FieldKind, text: str) -> None:

@@ -6,120 +6,110 @@ was suspended, a node that was down and a clock that was set forwards are one an
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.codec import encode_record
+from jobsched.due_times import DueTimes, fire_time, next_due
 from jobsched.job import NO_TERMS, JobRecord, Terms
-from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule
+from jobsched.own_trigger import KnownTimes, TimesUnknown
+from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule, is_to_come
 from jobsched.store.base import Firing, NewJob
-from jobsched.terms import schedule_limit
+from jobsched.terms import Unique, schedule_limit, unique_key
 from jobsched.trigger import Every, Trigger
 from jobsched.trigger_data import from_data, to_data
 
-__all__ = ["DEFAULT_SKIP_GRACE_S", "fire", "fire_time", "first_due", "job_of", "next_due", "set_back"]
+__all__ = ["DEFAULT_SKIP_GRACE_S", "REFILL", "fire", "job_of", "put_off", "set_back"]
 
 DEFAULT_SKIP_GRACE_S = 60.0
 """How late a due time may be with misfire "skip", where no grace is given."""
 
-_COUNTED = 10_000  # due times that are counted one by one: that takes 0.3 s for a Cron
-_SET_BACK = MICROSECONDS  # less than that the clock is set all the time
+REFILL = "jobsched.refill:refill"
+"""The task that works out more times of a trigger of the user's own."""
+
+_LOOK_AGAIN = 60 * MICROSECONDS  # at a schedule whose next time is not known
 
 MakeId = Callable[[], bytes]
 
 
-def next_due(schedule: Schedule, after: int, trigger: Trigger | None = None) -> int:
-    """Return the first due time after an instant, within start and end; 0 without one."""
-    trigger = trigger or from_data(schedule.trigger)
-    found = trigger.next_after(from_micros(max(after, schedule.start_at - 1)))
-    due = 0 if found is None else to_micros(found)
-    return 0 if schedule.end_at and due > schedule.end_at else due
-
-
-def first_due(schedule: Schedule, now: int) -> tuple[int, int]:
-    """Return the next due time after now, and that with its jitter; 0 and 0 without one."""
-    due = next_due(schedule, now)
-    return due, fire_time(schedule, due)
-
-
-def fire_time(schedule: Schedule, due_at: int) -> int:
-    """Return when a due time fires. Its jitter follows from the name and the time, so that it is the
-    same whoever asks, and however often.
-    """
-    if not due_at or not schedule.jitter_s:
-        return due_at
-    drawn = zlib.crc32(due_at.to_bytes(8, "big"), zlib.crc32(schedule.name.encode())) / (1 << 32)
-    return due_at + int(drawn * schedule.jitter_s * MICROSECONDS)
-
-
 def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
-    """Return what a schedule that is due fires now, and when it is due next."""
+    """Return what a schedule that is due fires now, and when it is due next. Raises InvalidOption for a
+    trigger that this machine cannot understand.
+    """
     schedule, state = stored.schedule, stored.state
     trigger = from_data(schedule.trigger)
-    dues, is_counted = _dues(schedule, trigger, state.next_at, now)
-    late, timely = _split(dues, now, schedule)
-    left = schedule.max_runs - state.runs if schedule.max_runs else len(timely)
-    records: list[FiringRecord] = []
-    if late:
-        why = f"over {_grace_s(schedule):g} s late"
-        records.append(_skipped(late, now, why, is_counted=is_counted or bool(timely)))
-    if schedule.misfire == "run_all":
-        most = min(schedule.most, left)
-        if len(timely) > most:
-            over = timely[:-most]
-            records.append(_skipped(over, now, f"one of more than {most} at once", is_counted=is_counted))
-        records += [FiringRecord(due, due, 1, now, FiringKind.FIRED, make_id()) for due in timely[-most:]]
+    left = schedule.max_runs - state.runs if schedule.max_runs else None
+    if left is not None and left <= 0:  # it had them before somebody changed it
+        return _firing(stored, [], 0, trigger)
+    first = state.next_at
+    if first <= state.last_at:
+        try:
+            first = next_due(schedule, state.last_at, trigger)
+        except TimesUnknown as error:
+            waits = put_off(stored, now, now + _LOOK_AGAIN, str(error))
+            return msgspec.structs.replace(waits, jobs=_refills(stored, trigger, now, make_id))
+    if not 0 < first <= now:
+        return _firing(stored, [], first, trigger)
+    until = _until(schedule, trigger, first, now)
+    late, timely = _split(schedule, trigger, first, until, now)
+    records = [_of_all(late, now, f"over {_grace_s(schedule):g} s late")] if late else []
+    if timely and schedule.misfire == "run_all":
+        most = schedule.most if left is None else min(schedule.most, left)
+        records += _one_each(timely, most, now, make_id)
     elif timely:
-        records.append(
-            FiringRecord(
-                timely[0], timely[-1], len(timely), now, FiringKind.FIRED, make_id(), is_counted=is_counted
-            )
-        )
-    next_at = next_due(schedule, max(now, dues[-1]), trigger)
+        records.append(_of_all(timely, now, job=make_id()))
+    refills = _refills(stored, trigger, now, make_id)
+    try:
+        return _firing(stored, records, next_due(schedule, until, trigger), trigger, refills)
+    except TimesUnknown:  # it is due no earlier than it was last, and looked at again
+        found = _firing(stored, records, 0, trigger, refills)
+        last = records[-1].until_at if records else first
+        return msgspec.structs.replace(found, next_at=last, fire_at=now + _LOOK_AGAIN)
+
+
+def _firing(
+    stored: StoredSchedule,
+    records: list[FiringRecord],
+    next_at: int,
+    trigger: Trigger,
+    others: Sequence[NewJob] = (),
+) -> Firing:
+    schedule = stored.schedule
+    jobs = [job_of(schedule, record.job, record.at, record.until_at) for record in records if record.job]
     return Firing(
         name=schedule.name,
-        revision=state.revision,
-        due_at=state.next_at,
+        revision=stored.state.revision,
+        due_at=stored.state.next_at,
         records=records,
-        jobs=[job_of(schedule, record.job, now, record.until_at) for record in records if record.job],
+        jobs=[*jobs, *others],
         next_at=next_at,
-        fire_at=fire_time(schedule, next_at),
+        fire_at=fire_time(schedule, next_at, trigger),
     )
 
 
-def _dues(schedule: Schedule, trigger: Trigger, first: int, now: int) -> tuple[list[int], bool]:
-    """Return the due times from the first one to now, and whether these are all of them: of very many
-    the first ones, and the last.
+def _until(schedule: Schedule, trigger: Trigger, first: int, now: int) -> int:
+    """Return up to when due times are dealt with: to now, but for a last one that its jitter still
+    puts off.
     """
-    dues = [first]
-    while len(dues) < _COUNTED:
-        due = next_due(schedule, dues[-1], trigger)
-        if not due or due > now:
-            return dues, True
-        dues.append(due)
-    return [*dues, *_last_dues(schedule, trigger, dues[-1], now)], False
+    if schedule.jitter_s:
+        last = DueTimes(schedule, trigger, first, now).last
+        if last > first and fire_time(schedule, last, trigger) > now:
+            return last - 1
+    return now
 
 
-def _last_dues(schedule: Schedule, trigger: Trigger, after: int, now: int) -> list[int]:
-    """Return the last due times up to now, a few of them; none if they are too rare to be found so."""
-    reach = MICROSECONDS
-    while now - reach > after:
-        found = list(islice(_from(schedule, trigger, now - reach, now), _COUNTED))
-        if found:
-            return found
-        reach *= 4
-    return []
-
-
-def _from(schedule: Schedule, trigger: Trigger, after: int, until: int) -> Iterator[int]:
-    due = next_due(schedule, after, trigger)
-    while due and due <= until:
-        yield due
-        due = next_due(schedule, due, trigger)
+def _split(
+    schedule: Schedule, trigger: Trigger, first: int, until: int, now: int
+) -> tuple[DueTimes, DueTimes]:
+    """Return the due times that are too late to be kept, and the others. Jitter makes none late."""
+    grace_s = _grace_s(schedule)
+    oldest = first if grace_s is None else now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
+    late = DueTimes(schedule, trigger, first, min(until, oldest - 1))
+    if late:
+        first = next_due(schedule, oldest - 1, trigger)
+    return late, DueTimes(schedule, trigger, first, until)
 
 
 def _grace_s(schedule: Schedule) -> float | None:
@@ -128,17 +118,21 @@ def _grace_s(schedule: Schedule) -> float | None:
     return schedule.grace_s
 
 
-def _split(dues: list[int], now: int, schedule: Schedule) -> tuple[list[int], list[int]]:
-    """Return the due times that are too late to be kept, and the others. Jitter makes none late."""
-    grace_s = _grace_s(schedule)
-    if grace_s is None:
-        return [], dues
-    oldest = now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
-    return [due for due in dues if due < oldest], [due for due in dues if due >= oldest]
+def _one_each(dues: DueTimes, most: int, now: int, make_id: MakeId) -> list[FiringRecord]:
+    """Return a record of a job for each of the last due times, and one of those before that are over."""
+    before, fired = dues.end(most)
+    records = [FiringRecord(due, due, 1, now, FiringKind.FIRED, make_id()) for due in fired]
+    if before:
+        over = _of_all(dues, now, f"one of more than {len(fired)} at once")
+        count = max(1, over.count - len(fired))
+        records.insert(0, msgspec.structs.replace(over, until_at=before, count=count))
+    return records
 
 
-def _skipped(dues: list[int], now: int, why: str, *, is_counted: bool) -> FiringRecord:
-    return FiringRecord(dues[0], dues[-1], len(dues), now, FiringKind.SKIPPED, why=why, is_counted=is_counted)
+def _of_all(dues: DueTimes, now: int, why: str = "", *, job: bytes = b"") -> FiringRecord:
+    """Return the record of due times that are one firing, or none."""
+    kind = FiringKind.FIRED if job else FiringKind.SKIPPED
+    return FiringRecord(dues.first, dues.last, dues.count(), now, kind, job, why, is_counted=dues.is_counted)
 
 
 def job_of(schedule: Schedule, job_id: bytes, now: int, due_at: int) -> NewJob:
@@ -164,33 +158,65 @@ def _terms_of(schedule: Schedule, now: int) -> Terms:
     return terms
 
 
+def _refills(stored: StoredSchedule, trigger: Trigger, now: int, make_id: MakeId) -> list[NewJob]:
+    """Return the job that works out more times of a trigger of the user's own, if few are left."""
+    if not (isinstance(trigger, KnownTimes) and trigger.needs_more(now)):
+        return []
+    job_id, name = make_id(), stored.schedule.name
+    args = msgspec.Raw(msgspec.msgpack.encode([name]))
+    category = stored.schedule.category
+    record = JobRecord(job_id, REFILL, category, 0, now, args, msgspec.Raw(b"\x80"))
+    terms = Terms(unique=unique_key(REFILL, Unique(key=name), b""))
+    return [NewJob(job_id, REFILL, category, 0, 0, encode_record(record), terms)]
+
+
 def set_back(stored: StoredSchedule, now: int) -> Firing | None:
     """Return what is done about a schedule when the clock was set back behind a due time that is on
-    record; None if it was not, or does no harm.
+    record, or behind its last change; None if it was not, or does no harm.
 
     `Every` counts anew from now on. Others wait for their next due time that is not on record.
     """
     schedule, state = stored.schedule, stored.state
-    if not (state.next_at and state.last_at > now + _SET_BACK):
+    known_at = max(state.last_at, state.changed_at)
+    if not state.next_at or not is_to_come(known_at, now):
         return None
     trigger = from_data(schedule.trigger)
-    why = f"the clock was set back by {(state.last_at - now) / MICROSECONDS:,.0f} s or more: "
-    next_at, data = state.next_at, None
+    why = f"the clock was set back by {(known_at - now) / MICROSECONDS:,.0f} s or more: "
     if isinstance(trigger, Every):
-        step = int(trigger.interval.total_seconds() * MICROSECONDS)
-        if state.next_at - now <= step:
-            return None
-        anew = Every(trigger.interval, anchor=from_micros(now + step))
-        next_at, data = next_due(schedule, now, anew), to_data(anew)
-        why += "counts anew from here"
-    else:
-        why += f"waits for {from_micros(next_at).isoformat()}"
+        return _counted_anew(stored, trigger, known_at, now, why)
+    next_at = next_due(schedule, max(now, state.last_at), trigger)
+    if next_at == state.next_at and state.noted == known_at:
+        return None
+    why += f"waits for {from_micros(next_at).isoformat()}"
+    return _noted(stored, next_at, trigger, now, why)
+
+
+def _counted_anew(stored: StoredSchedule, trigger: Every, known_at: int, now: int, why: str) -> Firing | None:
+    """Return what has an interval go on, unless it does so anyway, or is to begin later."""
+    step = to_micros(from_micros(0) + trigger.step)
+    begin = max(stored.schedule.start_at, to_micros(trigger.anchor) if trigger.anchor else 0)
+    if stored.state.next_at - now <= step or begin > known_at:
+        return None
+    anew = Every(trigger.interval, anchor=from_micros(now + step))
+    noted = _noted(stored, next_due(stored.schedule, now, anew), anew, now, f"{why}counts anew from here")
+    return msgspec.structs.replace(noted, trigger=to_data(anew))
+
+
+def put_off(stored: StoredSchedule, now: int, until: int, why: str) -> Firing:
+    """Return what has a schedule that cannot fire be looked at again later; what is due meanwhile is
+    dealt with once it can. It is noted the first time.
+    """
+    schedule, state = stored.schedule, stored.state
+    is_first = state.fire_at <= state.next_at + int(schedule.jitter_s * MICROSECONDS)
     return Firing(
         name=schedule.name,
         revision=state.revision,
         due_at=state.next_at,
-        records=[FiringRecord(now, now, 0, now, FiringKind.NOTED, why=why)],
-        next_at=next_at,
-        fire_at=fire_time(schedule, next_at),
-        trigger=data,
+        records=[FiringRecord(now, now, 0, now, FiringKind.NOTED, why=why)] if is_first else [],
+        next_at=state.next_at,
+        fire_at=until,
     )
+
+
+def _noted(stored: StoredSchedule, next_at: int, trigger: Trigger, now: int, why: str) -> Firing:
+    return _firing(stored, [FiringRecord(now, now, 0, now, FiringKind.NOTED, why=why)], next_at, trigger)

@@ -24,11 +24,13 @@ __all__ = [
     "RunSchedule",
     "Schedule",
     "ScheduleChange",
+    "ScheduleNews",
     "ScheduleState",
     "StoredSchedule",
     "SwitchSchedule",
     "has_fired",
     "is_as_expected",
+    "is_to_come",
     "name_problem",
     "put",
     "switched",
@@ -36,6 +38,9 @@ __all__ = [
 
 KEPT_FIRINGS = 1000
 """How many firings of a schedule are remembered, the latest."""
+
+_SET_BACK = 1_000_000
+"""Clocks are set back by up to so many microseconds all the time."""
 
 _MAX_NAME = 200
 
@@ -89,7 +94,8 @@ class ScheduleState(msgspec.Struct, array_like=True):
 
     `next_at` is the due time to come and `fire_at` that with its jitter, both 0 for none. `last_at`
     is the last due time that is on record, `last_job` the job of the last firing that made one,
-    `kept` how many records there are. `revision` grows whenever somebody changes the schedule.
+    `kept` how many records there are. `revision` grows whenever somebody changes the schedule. `noted`
+    is the time behind which the clock was set back, where that is on record.
     """
 
     is_active: bool = True
@@ -103,6 +109,7 @@ class ScheduleState(msgspec.Struct, array_like=True):
     changed_at: int = 0
     ended_at: int = 0
     kept: int = 0
+    noted: int = 0
 
 
 class StoredSchedule(msgspec.Struct, frozen=True, array_like=True):
@@ -179,6 +186,19 @@ class RunSchedule(msgspec.Struct, frozen=True, array_like=True, tag=True):
 ScheduleChange = PutSchedule | RemoveSchedule | SwitchSchedule | RunSchedule
 
 
+def is_to_come(due_at: int, now: int) -> bool:
+    """Say whether a due time is ahead of a clock that was set back: by more than it is set all the time."""
+    return due_at > now + _SET_BACK
+
+
+class ScheduleNews(msgspec.Struct, frozen=True, array_like=True):
+    """What a change has done to a schedule; `job` is the one that was fired by hand."""
+
+    name: str
+    what: Literal["added", "changed", "removed", "activated", "deactivated", "run"]
+    job: bytes = b""
+
+
 def name_problem(name: Any) -> str | None:
     """Say what is wrong with a schedule's name; None if nothing is."""
     if not isinstance(name, str) or not name:
@@ -192,18 +212,24 @@ def name_problem(name: Any) -> str | None:
 
 def is_as_expected(change: ScheduleChange, found: ScheduleState | None) -> bool:
     """Say whether a change was made for the schedule that is there now."""
+    if found is None:
+        return isinstance(change, PutSchedule) and not change.expects
     if isinstance(change, PutSchedule | SwitchSchedule) and change.expects is not None:
-        return (0 if found is None else found.revision) == change.expects
-    return found is not None or isinstance(change, PutSchedule)
+        return found.revision == change.expects
+    return True
 
 
-def put(change: PutSchedule, found: ScheduleState | None, now: int) -> ScheduleState:
+def put(
+    change: PutSchedule, found: ScheduleState | None, now: int, *, is_new_trigger: bool = False
+) -> ScheduleState:
     """Return the state of a schedule that was added or replaced."""
     state = msgspec.structs.replace(found) if found else ScheduleState(added_at=now)
     if change.is_active is not None:
         state.is_active = change.is_active
     if change.next_at is not None:
         _settle(state, change.next_at, change.fire_at, now)
+        if is_new_trigger:
+            _begin_anew(state)
     state.revision += 1
     state.changed_at = now
     return state
@@ -213,6 +239,7 @@ def switched(change: SwitchSchedule, found: ScheduleState, now: int) -> Schedule
     """Return the state of a schedule that was activated or deactivated."""
     state = msgspec.structs.replace(found, is_active=change.is_active)
     _settle(state, change.next_at, change.fire_at, now)
+    _begin_anew(state)
     state.revision += 1
     state.changed_at = now
     return state
@@ -228,3 +255,9 @@ def has_fired(found: ScheduleState, next_at: int, fire_at: int, now: int) -> Sch
 def _settle(state: ScheduleState, next_at: int, fire_at: int, now: int) -> None:
     state.next_at, state.fire_at = next_at, fire_at
     state.ended_at = now if state.is_active and not next_at else 0
+
+
+def _begin_anew(state: ScheduleState) -> None:
+    """Have nothing on record from the next due time on, as it was before the clock was set back."""
+    if state.next_at:
+        state.last_at = min(state.last_at, state.next_at - 1)

@@ -15,8 +15,8 @@ import msgspec
 from jobsched.amount import span
 from jobsched.clock import from_micros
 from jobsched.config_values import DeclaredSchedule
+from jobsched.due_times import first_due
 from jobsched.errors import InvalidOption
-from jobsched.firing import first_due
 from jobsched.redact import hidden
 from jobsched.schedule import (
     PutSchedule,

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 
 from jobsched.clock import MICROSECONDS, from_micros
-from jobsched.errors import InvalidOption
-from jobsched.firing import fire, fire_time, set_back
+from jobsched.errors import JobschedError
+from jobsched.firing import fire, put_off, set_back
 from jobsched.job_id import format_id, new_id
 from jobsched.schedule import FiringKind, FiringRecord, StoredSchedule
 from jobsched.store.base import Firing, JobStore, Turn, TurnResult
@@ -32,25 +32,27 @@ class Scheduler:
         self._next_fire: int | None = None
         self._again_at = 0.0  # monotonic
         self._review_after: str | None = ""  # which schedules are still to be looked at: None, none
+        self._reviewed: str | None = None  # up to which they are, once what that asks for is on disk
         self._clocks: tuple[float, int] | None = None  # monotonic and wall, read together
 
     def open(self, store: JobStore) -> None:
         """Begin with what a store has."""
-        first = store.due_schedules((1 << 63) - 1, 1)
-        self._next_fire = first[0].state.fire_at if first else None
+        self._next_fire = _next_fire(store)
 
     def learn(self, turn: Turn, result: TurnResult, now: float) -> None:
         """Take what a turn has done."""
         self._next_fire = result.next_fire
         if turn.firings and not result.fired:
             self._again_at = now + _AGAIN_S
+        elif turn.firings and self._reviewed is not None:
+            self._review_after, self._reviewed = self._reviewed, None
         for name, record in result.fired:
             _log(name, record)
 
     def timeout_s(self, now: float, at: int) -> float:
         """Return the seconds until there is something to fire, or to look at."""
         if self._review_after is not None:
-            return 0.0
+            return max(0.0, self._again_at - now)
         if self._next_fire is None:
             return _LONGEST_S
         due_s = (self._next_fire - at) / MICROSECONDS
@@ -63,13 +65,28 @@ class Scheduler:
     def firings(self, store: JobStore, now: float, at: int) -> list[Firing]:
         """Return what the next turn is to fire. `now` is monotonic, `at` in UTC microseconds."""
         self._look_at_clocks(now, at)
-        if self._review_after is not None:
-            page = store.schedules(self._review_after)
-            self._review_after = page[-1].schedule.name if page else None
-            return [firing for stored in page if (firing := _set_back(stored, at)) is not None]
-        if self._next_fire is None or self._next_fire > at or now < self._again_at:
+        self._reviewed = None
+        if now < self._again_at:
             return []
-        return list(_fired(store.due_schedules(at, _MOST), at))
+        if self._review_after is not None:
+            return self._review(store, at)
+        if self._next_fire is None or self._next_fire > at:
+            return []
+        due = store.due_schedules(at, _MOST)
+        if not due:  # the first one is damaged: it must not keep the node awake
+            self._next_fire = _next_fire(store)
+        return list(_fired(due, at))
+
+    def _review(self, store: JobStore, at: int) -> list[Firing]:
+        """Look at the next schedules; again at the same ones, unless what they ask for gets on disk."""
+        assert self._review_after is not None
+        page = store.schedules(self._review_after)
+        found = [firing for stored in page if (firing := _set_back(stored, at)) is not None]
+        if found:
+            self._reviewed = page[-1].schedule.name
+        else:
+            self._review_after = page[-1].schedule.name if page else None
+        return found
 
     def _look_at_clocks(self, now: float, at: int) -> None:
         """Look at all schedules when the wall clock was set back."""
@@ -83,14 +100,19 @@ class Scheduler:
         self._clocks = now, at
 
 
+def _next_fire(store: JobStore) -> int | None:
+    first = store.due_schedules((1 << 63) - 1, 1)
+    return first[0].state.fire_at if first else None
+
+
 def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
     """Yield what schedules fire, as long as there is time for more."""
     started = time.perf_counter()
     for stored in due:
         try:
             yield fire(stored, at, new_id)
-        except InvalidOption as error:
-            yield _broken(stored, at, str(error))
+        except (JobschedError, OverflowError) as error:
+            yield put_off(stored, at, at + int(_BROKEN_S * MICROSECONDS), str(error))
         if time.perf_counter() - started > _TURN_S:
             return
 
@@ -98,22 +120,8 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
 def _set_back(stored: StoredSchedule, at: int) -> Firing | None:
     try:
         return set_back(stored, at) if stored.state.is_active else None
-    except InvalidOption:
+    except (JobschedError, OverflowError):
         return None  # it is said when it fires
-
-
-def _broken(stored: StoredSchedule, at: int, why: str) -> Firing:
-    """Return the record of a schedule that cannot fire: it is looked at again later."""
-    state = stored.state
-    next_at = at + int(_BROKEN_S * MICROSECONDS)
-    return Firing(
-        name=stored.schedule.name,
-        revision=state.revision,
-        due_at=state.next_at,
-        records=[FiringRecord(state.next_at, at, 1, at, FiringKind.SKIPPED, why=why, is_counted=False)],
-        next_at=next_at,
-        fire_at=fire_time(stored.schedule, next_at),
-    )
 
 
 def _log(name: str, record: FiringRecord) -> None:

@@ -14,7 +14,7 @@ def trigger_text(trigger: Trigger) -> str:
         case Cron():
             return trigger.expr if trigger.timezone == "UTC" else f"{trigger.expr} {trigger.timezone}"
         case Every():
-            return f"every {span(trigger.interval.total_seconds())}"
+            return f"every {span(trigger.step.total_seconds())}"
         case Once():
             return f"at {trigger.at:%Y-%m-%d %H:%M:%S}Z"
     return repr(trigger)

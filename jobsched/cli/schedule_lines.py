@@ -10,6 +10,7 @@ from jobsched.amount import span
 from jobsched.cli.job_history import moment
 from jobsched.cli.output import age, clean, plain
 from jobsched.clock import to_micros
+from jobsched.own_trigger import KnownTimes
 from jobsched.redact import hidden
 from jobsched.schedule_view import ScheduleInfo
 from jobsched.trigger import Cron, Every, Once, Trigger
@@ -64,9 +65,11 @@ def _trigger_object(trigger: Trigger) -> dict[str, Any]:
         case Cron():
             return {"cron": trigger.expr, "timezone": trigger.timezone, "seconds": trigger.seconds}
         case Every():
-            return {"every_s": trigger.interval.total_seconds(), "anchor": _iso(trigger.anchor)}
+            return {"every_s": trigger.step.total_seconds(), "anchor": _iso(trigger.anchor)}
         case Once():
             return {"at": _iso(trigger.at)}
+        case KnownTimes():
+            return {"own": trigger.kind, "fields": plain(trigger.fields)}
     raise AssertionError(trigger)
 
 

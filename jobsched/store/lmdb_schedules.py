@@ -12,18 +12,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jobsched import transitions as rules
 from jobsched.codec import BadRecord, seal, unseal
 from jobsched.job import CANCELLABLE, JobStatus, State
-from jobsched.schedule import FiringRecord, Schedule, ScheduleState, StoredSchedule
+from jobsched.schedule import FiringRecord, Schedule, ScheduleState, StoredSchedule, is_to_come
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import NewJob
 from jobsched.store.lmdb_layout import Databases, Txn
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.reasons import replaced_by
+
+if TYPE_CHECKING:
+    import lmdb
 
 __all__ = [
     "LmdbSchedules",
@@ -102,12 +106,14 @@ class LmdbSchedules:
         """Keep a record of a due time that has none."""
         self._txn.put(_firing_key(name, record.due_at), seal(_encode(record)), db=self._dbs.firings)
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget the last record of a schedule if it is still to come, or else the oldest."""
         cursor = self._txn.cursor(db=self._dbs.firings)
         prefix = firing_prefix(name)
-        if cursor.set_range(prefix) and cursor.key().startswith(prefix):
-            cursor.delete()
+        if _seek_behind(cursor, name.encode() + b"\1") and cursor.key().startswith(prefix):
+            due_at = int.from_bytes(cursor.key()[len(prefix) :], "big")
+            if is_to_come(due_at, now) or cursor.set_range(prefix):
+                cursor.delete()
 
     def is_unfinished(self, job_id: bytes) -> bool:
         """Say whether a job waits or runs."""
@@ -215,9 +221,8 @@ def read_records(txn: Txn, dbs: Databases, name: str, limit: int, before: int) -
     prefix = firing_prefix(name)
     end = _firing_key(name, before) if before else name.encode() + b"\1"
     cursor = txn.cursor(db=dbs.firings)
-    is_behind = cursor.set_range(end)
     found: list[FiringRecord] = []
-    if not (cursor.prev() if is_behind else cursor.last()):
+    if not _seek_behind(cursor, end):
         return found
     for key, value in cursor.iterprev():
         if not key.startswith(prefix) or len(found) == limit:
@@ -225,6 +230,11 @@ def read_records(txn: Txn, dbs: Databases, name: str, limit: int, before: int) -
         with contextlib.suppress(BadRecord, msgspec.MsgspecError):
             found.append(_records.decode(unseal(value)))
     return found
+
+
+def _seek_behind(cursor: lmdb.Cursor[bytes], end: bytes) -> bool:
+    """Go to the last key before another; say whether there is one."""
+    return bool(cursor.prev() if cursor.set_range(end) else cursor.last())
 
 
 def _listed(txn: Txn, dbs: Databases, kind: bytes, before: int) -> Iterator[StoredSchedule]:

@@ -8,7 +8,7 @@ from itertools import islice
 import msgspec
 
 from jobsched.job import CANCELLABLE, State
-from jobsched.schedule import FiringRecord, StoredSchedule
+from jobsched.schedule import FiringRecord, StoredSchedule, is_to_come
 from jobsched.store.base import NewJob
 from jobsched.store.memory_rows import Rows
 from jobsched.store.reasons import replaced_by
@@ -55,9 +55,10 @@ class MemorySchedules:
         """Keep a record of a due time that has none."""
         self._records.setdefault(name, {})[record.due_at] = record
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
-        del self._records[name][min(self._records[name])]
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget the last record of a schedule if it is still to come, or else the oldest."""
+        last = max(self._records[name])
+        del self._records[name][last if is_to_come(last, now) else min(self._records[name])]
 
     def is_unfinished(self, job_id: bytes) -> bool:
         """Say whether a job waits or runs."""

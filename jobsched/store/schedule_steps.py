@@ -19,6 +19,7 @@ from jobsched.schedule import (
     RunSchedule,
     Schedule,
     ScheduleChange,
+    ScheduleNews,
     ScheduleState,
     StoredSchedule,
     SwitchSchedule,
@@ -59,8 +60,10 @@ class ScheduleRows(Protocol):
         """Keep a record of a due time that has none."""
         ...
 
-    def drop_oldest(self, name: str) -> None:
-        """Forget the oldest record of a schedule."""
+    def drop_record(self, name: str, now: int) -> None:
+        """Forget a record of a schedule: the last one if it is still to come, as the clock was set back
+        since, or else the oldest.
+        """
         ...
 
     def is_unfinished(self, job_id: bytes) -> bool:
@@ -77,11 +80,14 @@ class ScheduleRows(Protocol):
 
 
 class ScheduleSteps:
-    """The schedules' part of one turn. `fired` gathers the records of firings."""
+    """The schedules' part of one turn. `fired` gathers the records of firings, `changed` what was done to
+    schedules.
+    """
 
     def __init__(self, rows: ScheduleRows) -> None:
         self._rows = rows
         self.fired: list[tuple[str, FiringRecord]] = []
+        self.changed: list[ScheduleNews] = []
 
     # Changes.
 
@@ -97,31 +103,43 @@ class ScheduleSteps:
             seen[name] = _after(change, found, 0)
         return None
 
-    def change(self, changes: Sequence[ScheduleChange], now: int) -> None:
-        """Make changes that are not refused; before the jobs of the same request are added."""
+    def change(self, changes: Sequence[ScheduleChange], now: int) -> list[RunSchedule]:
+        """Make changes that are not refused, before the jobs of the same request are added; return the
+        firings by hand, which are noted after that: but those whose job is there already, as they are
+        on record.
+        """
+        runs: list[RunSchedule] = []
         for change in changes:
-            found = self._rows.find(_name_of(change))
             if isinstance(change, RunSchedule):
-                assert found is not None
-                self._note_run(change, found, now)
+                if not self._rows.is_known(change.job):
+                    runs.append(change)
                 continue
+            found = self._rows.find(_name_of(change))
             new = _after(change, found, now)
             if new is None:
                 if found is not None:
                     self._rows.erase(found)
+                    self.changed.append(ScheduleNews(found.schedule.name, "removed"))
             elif new is not found:
                 self._rows.write(new, found)
+                self.changed.append(_news(change, found))
+        return runs
+
+    def note_runs(self, runs: Sequence[RunSchedule], now: int) -> None:
+        """Record firings by hand whose jobs were added: none, where another has the unique key."""
+        for run in runs:
+            found = self._rows.find(run.name)
+            if found is not None and self._rows.is_known(run.job):
+                self._note_run(run, found, now)
 
     def _note_run(self, change: RunSchedule, found: StoredSchedule, now: int) -> None:
-        """Record a firing by hand, unless its job is there already: then that is on record."""
-        if self._rows.is_known(change.job):
-            return
         state = msgspec.structs.replace(found.state, last_job=change.job)
         due_at = now
-        while self._rows.is_recorded(change.name, due_at):
+        while due_at == state.next_at or self._rows.is_recorded(change.name, due_at):
             due_at += 1
         self._keep(state, change.name, FiringRecord(due_at, due_at, 1, now, FiringKind.BY_HAND, change.job))
         self._rows.write(StoredSchedule(found.schedule, state), found)
+        self.changed.append(ScheduleNews(change.name, "run", change.job))
 
     # Firing.
 
@@ -143,8 +161,12 @@ class ScheduleSteps:
                 continue  # fired before the clock was set back
             kept = self._run(schedule, state, record, jobs[record.job], now) if record.job else record
             self._keep(state, schedule.name, kept)
-            state.last_at = now if kept.kind is FiringKind.NOTED else kept.until_at
+            _remember(state, kept, is_anew=firing.trigger is not None)
             self.fired.append((schedule.name, kept))
+        named = {record.job for record in firing.records}
+        for job in firing.jobs:
+            if job.id not in named:  # not of a due time, but about the schedule itself
+                self._rows.add_job(job, now)
         if schedule.max_runs and state.runs >= schedule.max_runs and not state.ended_at:
             state.next_at = state.fire_at = 0
             state.ended_at = now
@@ -168,7 +190,7 @@ class ScheduleSteps:
         if state.kept < KEPT_FIRINGS:
             state.kept += 1
         else:
-            self._rows.drop_oldest(name)
+            self._rows.drop_record(name, record.at)
 
     def forget_ended(self, before: int) -> None:
         """Forget schedules that ended before a time, some at a time."""
@@ -178,6 +200,13 @@ class ScheduleSteps:
 
 def _name_of(change: ScheduleChange) -> str:
     return change.schedule.name if isinstance(change, PutSchedule) else change.name
+
+
+def _news(change: ScheduleChange, found: StoredSchedule | None) -> ScheduleNews:
+    """Return what a change has done to a schedule that is still there."""
+    if isinstance(change, SwitchSchedule):
+        return ScheduleNews(change.name, "activated" if change.is_active else "deactivated")
+    return ScheduleNews(_name_of(change), "added" if found is None else "changed")
 
 
 def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception | None:
@@ -193,14 +222,26 @@ def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception 
 
 
 def _is_done(change: ScheduleChange, found: StoredSchedule | None) -> bool:
-    """Say whether a change with an expectation has been made: its answer got lost."""
-    if found is None or not isinstance(change, PutSchedule | SwitchSchedule) or change.expects is None:
+    """Say whether a change has been made: its answer got lost."""
+    if found is None or not isinstance(change, PutSchedule | SwitchSchedule):
         return False
-    if found.state.revision != change.expects + 1:
+    state = found.state
+    if change.expects is not None and state.revision != change.expects + 1:
         return False
     if isinstance(change, SwitchSchedule):
-        return found.state.is_active == change.is_active
-    return found.schedule == change.schedule
+        return change.expects is not None and state.is_active == change.is_active
+    if found.schedule != change.schedule:
+        return False
+    return change.expects is not None or _is_as_put(change, state)
+
+
+def _is_as_put(change: PutSchedule, state: ScheduleState) -> bool:
+    """Say whether a schedule of this definition waits, or does not, as a change without expectations has
+    it; or has fired since.
+    """
+    if change.is_active not in (None, state.is_active):
+        return False
+    return not change.next_at or state.next_at > 0 or change.next_at <= state.last_at
 
 
 def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> StoredSchedule | None:
@@ -210,7 +251,9 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
     if isinstance(change, RemoveSchedule):
         return None
     if isinstance(change, PutSchedule):
-        return StoredSchedule(change.schedule, rules.put(change, found.state if found else None, now))
+        is_new = found is not None and found.schedule.trigger != change.schedule.trigger
+        state = rules.put(change, found.state if found else None, now, is_new_trigger=is_new)
+        return StoredSchedule(change.schedule, state)
     assert found is not None
     if isinstance(change, SwitchSchedule):
         return StoredSchedule(found.schedule, rules.switched(change, found.state, now))
@@ -220,6 +263,16 @@ def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> St
 def _is_due(firing: Firing, state: ScheduleState) -> bool:
     """Say whether a schedule is as the node saw it that wants it fired."""
     return state.is_active and (state.revision, state.next_at) == (firing.revision, firing.due_at)
+
+
+def _remember(state: ScheduleState, record: FiringRecord, *, is_anew: bool) -> None:
+    """Have a state know what is on record."""
+    if record.kind is not FiringKind.NOTED:
+        state.last_at = record.until_at
+    elif is_anew:
+        state.last_at = record.at
+    else:
+        state.noted = max(state.last_at, state.changed_at)
 
 
 def _skipped(record: FiringRecord, why: str) -> FiringRecord:
