@@ -1,10 +1,13 @@
+import contextlib
 import re
 import shlex
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobsched import Dispatcher
 from jobsched.clock import MICROSECONDS
 from jobsched.firing import fire
 from jobsched.job_id import new_id
@@ -18,6 +21,7 @@ IN_THEIR_ORDER = (
     *("add", "update", "list", "get", "next", "run-now", "history", "deactivate", "activate", "apply"),
     *("lint", "remove", "clear"),
 )
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DECLARED = """
 [schedules.a]
 task = "tasks:send"
@@ -34,6 +38,17 @@ cron = "0 3 * * *"
 
 def get(project, name="nightly"):
     return project("schedule", "get", name, "--json").json
+
+
+@dataclass(frozen=True)
+class Quarterly:
+    """A trigger of a program's own."""
+
+    minutes: int
+
+    def next_after(self, now):
+        step = timedelta(minutes=self.minutes)
+        return EPOCH + ((now - EPOCH) // step + 1) * step
 
 
 def names(project):
@@ -238,6 +253,18 @@ def test_the_next_times_of_a_schedule_keep_to_its_bounds(project):
     assert (
         "--timezone goes with an expression"
         in project("schedule", "next", "nightly", "--timezone", "UTC", code=2).err
+    )
+
+
+def test_a_trigger_of_a_program_is_shown_as_far_as_it_is_known(project):
+    with contextlib.closing(Dispatcher.from_config(project.folder / "categories.toml")) as dispatcher:
+        dispatcher.schedules.add("own", "tasks:send", Quarterly(15), "mail", args=("a",))
+    assert get(project, "own")["trigger"] == {"own": f"{__name__}:Quarterly", "fields": {"minutes": 15}}
+    assert "Quarterly(minutes=15)" in project("schedule", "list").out
+    assert 90 < len(project("schedule", "next", "own", "-n", "500", "--json").json) <= 100
+    assert project("schedule", "lint").out == "nothing odd about 1 schedule\n"
+    assert (
+        "--timezone goes with --cron" in project("schedule", "update", "own", "--timezone", "UTC", code=2).err
     )
 
 
