@@ -21,7 +21,7 @@ __all__ = ["cells", "columns", "due_object", "lines", "schedule_object", "short_
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 
-columns = ["name", "trigger", "task", "next", "last", "note"]
+columns = ["trigger", "task", "next", "last", "note"]
 """Of the table that `cells` are for."""
 
 
@@ -111,9 +111,8 @@ def lines(info: ScheduleInfo, now: int) -> list[tuple[str, str]]:
 
 
 def cells(info: ScheduleInfo, now: datetime) -> list[str]:
-    """Return a schedule's line in the table."""
+    """Return a schedule's line in the table, behind its name."""
     return [
-        info.name,
         trigger_text(info.trigger),
         info.task,
         "" if info.next_at is None else _until(info.next_at, now),

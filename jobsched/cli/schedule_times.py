@@ -127,10 +127,10 @@ def lint(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Look for what is odd about schedules: never due, read otherwise by other crons, all at once.
+    """Look for what is odd about schedules.
 
-    Without names, at all that the store has and the configuration declares. Exit code 1 if anything is
-    found.
+    Never due, read otherwise by other crons, many in one minute. Without names, all that the store has
+    and the configuration declares. Exit code 1 if anything is found.
 
     Examples:
       jobsched schedule lint

@@ -401,3 +401,12 @@ def test_the_examples_of_the_help_run_as_written_in_a_new_project(empty):
             if "--wait" not in example:  # there is no node
                 has_findings = verb == "lint" and "nightly.toml" not in example
                 empty(*shlex.split(example), code=int(has_findings))
+
+
+def test_the_help_of_the_group_cuts_no_line(empty):
+    assert "...\n" not in empty("schedule", "--help").out.partition("Commands:")[2]
+
+
+def test_no_example_of_the_help_is_wider_than_a_terminal(empty):
+    for verb in IN_THEIR_ORDER:
+        assert max(map(len, empty("schedule", verb, "--help").out.splitlines())) <= 80, verb
