@@ -15,8 +15,8 @@ from typing import cast
 import msgspec
 
 from jobsched import wire
-from jobsched.clock import MICROSECONDS, from_micros
-from jobsched.codec import decode_record, decode_result
+from jobsched.clock import MICROSECONDS
+from jobsched.codec import decode_record
 from jobsched.config import Config
 from jobsched.context import current
 from jobsched.death import crash_outcome
@@ -50,7 +50,7 @@ from jobsched.supervisor import Supervisor
 from jobsched.testing.clock import StandingClock
 from jobsched.testing.faults import Faults
 from jobsched.testing.local_worker import LocalWorker
-from jobsched.testing.record import Dispatched, Run, dispatched_job
+from jobsched.testing.record import Dispatched, Run, dispatched_job, run_of
 from jobsched.waiter import Waiter
 from jobsched.worker_link import Held
 
@@ -111,6 +111,7 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.open(self.store)
         self._waiter = Waiter()
+        self._steps = -1  # of the clock, that the scheduler knows of
         Declarer(self.config, self.store, self._reception, self._clock).ask()
         result = self._learn(Turn(now=self._clock.now(), requests=self._reception.requests()))
         self._reception.answer(result.replies)
@@ -178,7 +179,7 @@ class LocalNode:
             if self.faults.strikes("clock_step", "the wall clock"):
                 step_us = int(self.faults.draw("clock_step", -_STEP_S, _STEP_S) * MICROSECONDS)
                 self._clock.step_to(max(1, self._clock.now() + step_us))
-            at = self._clock.now()
+            at, self._steps = self._clock.now(), self._clock.steps
             turn = Turn(
                 now=at,
                 requests=requests,
@@ -211,10 +212,10 @@ class LocalNode:
         self._next = [at for at in (result.next_due, result.next_fire) if at is not None]
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
-        self._note(turn, result)
+        self._note(turn)
         return result
 
-    def _note(self, turn: Turn, result: TurnResult) -> None:
+    def _note(self, turn: Turn) -> None:
         """Remember the jobs that are new: in the order in which a turn adds them."""
         here = current.get(None)
         for outcome in turn.outcomes:
@@ -272,11 +273,12 @@ class LocalNode:
         """Fire what is due, and release due jobs to their queues."""
         for _ in range(_STEPS):
             at = self._clock.now()
-            if not (self._scheduler.is_due(at) or self._waiter.release(at)):
+            is_set = self._clock.steps != self._steps  # the scheduler has to see that it was set back
+            if not (is_set or self._scheduler.is_due(at) or self._waiter.release(at)):
                 return
             before = self._next
             result = self._turn()
-            if not (result.fired or result.released) and self._next == before:
+            if not (result.fired or result.released or is_set) and self._next == before:
                 return
 
     def _claimed(self) -> tuple[Claim | None, str]:
@@ -392,22 +394,7 @@ class LocalNode:
 
     def _ran(self, claim: Claim, outcome: Outcome) -> Run:
         """Remember a run."""
-        stored = self.store.get(claim.job)
-        error = outcome.error or (stored.error if stored else None)
-        dispatched = self.dispatched[claim.job]
-        run = Run(
-            number=dispatched.number,
-            job=dispatched.job,
-            id=format_id(claim.job),
-            task=dispatched.task,
-            category=dispatched.category,
-            attempt=claim.attempt,
-            started=from_micros(outcome.started_at),
-            ended=from_micros(outcome.ended_at),
-            state=str(stored.status.state if stored else outcome.state),
-            cause=error.cause if error else None,
-            result=None if outcome.result is None else decode_result(outcome.result),
-        )
+        run = run_of(claim, outcome, self.store.get(claim.job), self.dispatched[claim.job])
         self.runs.append(run)
         return run
 
