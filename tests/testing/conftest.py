@@ -13,5 +13,8 @@ CATEGORIES = {"mail": {}, "reports": {}, "narrow": {"max_workers": 1}, "paced": 
 @pytest.fixture(params=["memory", "lmdb"])
 def app(request):
     """An app to which the module-level functions go, on either store."""
-    with LocalApp(categories=CATEGORIES, workers=3, store=request.param, start=START) as made, made.installed():
+    with (
+        LocalApp(categories=CATEGORIES, workers=3, store=request.param, start=START) as made,
+        made.installed(),
+    ):
         yield made

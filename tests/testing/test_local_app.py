@@ -41,7 +41,12 @@ def test_a_job_runs_when_the_test_says_so(app):
 
 
 def test_jobs_run_in_the_order_of_their_dispatch_and_by_priority_within_a_category(app):
-    for what, category, priority in [("a", "mail", 0), ("b", "reports", 0), ("c", "mail", 5), ("d", "mail", 0)]:
+    for what, category, priority in [
+        ("a", "mail", 0),
+        ("b", "reports", 0),
+        ("c", "mail", 5),
+        ("d", "mail", 0),
+    ]:
         dispatch(tasks.note, category, args=(what,), priority=priority)
     app.drain()
     # c goes before a; then the heads of the two queues in the order in which they came.
@@ -162,7 +167,9 @@ def test_jobs_that_wait_for_each_other_fail_instead_of_hanging(app, task, depth,
 
 def test_a_job_that_keeps_dispatching_is_named(app):
     tasks.again.dispatch()
-    with pytest.raises(DispatchesForever, match=rf"50 steps: task '{N}:again' ran .* '{N}:again' keeps dispatch"):
+    with pytest.raises(
+        DispatchesForever, match=rf"50 steps: task '{N}:again' ran .* '{N}:again' keeps dispatch"
+    ):
         app.drain(limit=50)
 
 

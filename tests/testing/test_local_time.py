@@ -77,7 +77,9 @@ def test_retries_wait_for_their_back_off(app):
     job = tasks.fail.dispatch()
     runs = app.run_due("1h")
     assert [(run.attempt, run.state) for run in runs] == [(1, "scheduled"), (2, "scheduled"), (3, "failed")]
-    waits = [(after.started - before.ended).total_seconds() for before, after in zip(runs, runs[1:], strict=False)]
+    waits = [
+        (after.started - before.ended).total_seconds() for before, after in zip(runs, runs[1:], strict=False)
+    ]
     assert 5 <= waits[0] <= 15  # 10 s, give or take half
     assert 10 <= waits[1] <= 30
     assert job.state() == "failed"
@@ -216,15 +218,22 @@ def test_a_clock_that_is_set_forwards_makes_jobs_due(app):
 
 def test_schedules_that_fire_without_end_are_bounded(app):
     app.dispatcher.schedules.add("s", tasks.note, Every(timedelta(seconds=1)), args=("s",))
-    with pytest.raises(DispatchesForever, match="100 steps: task .*note' ran 50 times, fired by schedule 's'"):
+    with pytest.raises(
+        DispatchesForever, match="100 steps: task .*note' ran 50 times, fired by schedule 's'"
+    ):
         app.run_due("1d", limit=100)
 
 
 def test_a_month_of_nights_takes_no_month(app):
-    app.dispatcher.schedules.add("nightly", tasks.note, Cron("30 2 * * *", timezone="Europe/Berlin"), args=("x",))
+    app.dispatcher.schedules.add(
+        "nightly", tasks.note, Cron("30 2 * * *", timezone="Europe/Berlin"), args=("x",)
+    )
     runs = app.run_due("31d")
     assert len(runs) == 31
-    assert {run.started.astimezone(ZoneInfo("Europe/Berlin")).strftime("%H:%M") for run in runs} <= {"02:30", "03:00"}
+    assert {run.started.astimezone(ZoneInfo("Europe/Berlin")).strftime("%H:%M") for run in runs} <= {
+        "02:30",
+        "03:00",
+    }
 
 
 def test_a_schedule_fires_once_by_once(app):
@@ -245,6 +254,8 @@ def test_waiting_for_something_runs_until_it_holds(app):
 def test_waiting_in_vain_says_what_ran_and_what_waits(app):
     dispatch(tasks.note, delay=30, args=("a",))
     dispatch(tasks.note, "reports", delay=3600, args=("b",))
-    with pytest.raises(NotHappened, match=r"(?s)in 60 s.*wait: reports: 1;.*note attempt 1 at .*09:00:30.* completed"):
+    with pytest.raises(
+        NotHappened, match=r"(?s)in 60 s.*wait: reports: 1;.*note attempt 1 at .*09:00:30.* completed"
+    ):
         app.wait_for(lambda: False)
     assert app.clock.now == START + MINUTE
