@@ -3,17 +3,12 @@ from uuid import UUID
 
 import local_tasks as tasks
 import pytest
-from conftest import START
+from local_world import START
 
 from jobsched import Every, InvalidOption, dispatch
 
 N = tasks.__name__
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done():
-    tasks.done.clear()
 
 
 def test_what_was_dispatched_is_on_record(app):
@@ -44,9 +39,7 @@ def test_a_dispatch_is_found_by_task_times_arguments_and_category(app):
 
 
 def test_the_message_says_what_was_dispatched_instead(app):
-    with pytest.raises(
-        AssertionError, match=rf"task '{N}:note' .* at least once, got 0 times; nothing was disp"
-    ):
+    with pytest.raises(AssertionError, match="at least once, got 0 times; nothing was dispatched"):
         app.assert_dispatched(tasks.note)
     tasks.note.dispatch("a", twice=True)
     with pytest.raises(AssertionError) as caught:
@@ -63,9 +56,7 @@ def test_the_message_says_what_was_dispatched_instead(app):
 def test_of_many_dispatches_the_message_shows_the_last(app):
     for n in range(25):
         tasks.note.dispatch(n)
-    with pytest.raises(
-        AssertionError, match=r"(?s)… and 5 before these\n  6\. .*note\(5\).*25\. .*note\(24\)"
-    ):
+    with pytest.raises(AssertionError, match=r"(?s)… and 5 before these\n  6\. .*note\(5\).*\n  25\. "):
         app.assert_dispatched(tasks.note, times=3)
 
 
@@ -88,9 +79,7 @@ def test_a_job_that_has_not_completed_says_why(app):
     held = dispatch(tasks.note, "reports", args=("a",))
     app.dispatcher.pause("reports")
     app.drain()
-    with pytest.raises(
-        AssertionError, match=r"(?s)it is scheduled: it is due at .*\nTraceback .*ValueError: it went"
-    ):
+    with pytest.raises(AssertionError, match=r"(?s)it is scheduled: it is due at .*\nTraceback .*ValueError"):
         app.assert_completed(failed)
     with pytest.raises(AssertionError, match=r"it is scheduled: it is due at 2026-03-02T09:01:00\+00:00"):
         app.assert_completed(late)
@@ -111,7 +100,7 @@ def test_a_schedule_is_as_expected_or_the_message_says_how_it_is(app):
     due = START.replace(day=3, hour=2, minute=30)
     app.assert_scheduled("nightly", next_at=due, task=tasks.note)
     with pytest.raises(
-        AssertionError, match=r"to be due at 2026-03-02T09:00:00\+00:00, it is due at 2026-03-03T02:30"
+        AssertionError, match=r"to be due at 2026-03-02T09:00:00.*, it is due at 2026-03-03T02:30"
     ):
         app.assert_scheduled("nightly", next_at=START)
     with pytest.raises(AssertionError, match=rf"to fire '{N}:fail', it fires '{N}:note'"):

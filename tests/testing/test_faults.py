@@ -1,18 +1,13 @@
 import local_tasks as tasks
 import pytest
-from conftest import CATEGORIES, START
+from local_world import CATEGORIES, START
 
 from jobsched import InvalidOption, StoreFull, Unavailable, dispatch
 from jobsched.job_id import format_id, new_id, parse_id
 from jobsched.testing import LocalApp
 from jobsched.testing.faults import KINDS
 
-SEEDS = range(25)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done():
-    tasks.done.clear()
+SEEDS = range(12)
 
 
 def told(runs):

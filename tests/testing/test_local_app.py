@@ -3,7 +3,7 @@ import threading
 
 import local_tasks as tasks
 import pytest
-from conftest import CATEGORIES, START
+from local_world import CATEGORIES, START
 
 import jobsched
 from jobsched import Dispatcher, current_job, dispatch
@@ -22,11 +22,6 @@ from jobsched.errors import (
 from jobsched.testing import DispatchesForever, LocalApp, WouldWait
 
 N = tasks.__name__
-
-
-@pytest.fixture(autouse=True)
-def _nothing_done():
-    tasks.done.clear()
 
 
 def test_a_job_runs_when_the_test_says_so(app):
@@ -282,8 +277,8 @@ def test_an_app_is_built_from_a_file(tmp_path, monkeypatch):
     )
     path = tmp_path / "categories.toml"
     path.write_text(
-        "workers = 1\ntasks = ['shop_of_the_kit']\n[categories.mail]\n"
-        "[schedules.daily]\ntask = 'shop_of_the_kit:greet'\ncategory = 'mail'\ncron = '30 2 * * *'\nargs = ['Ada']\n"
+        "workers = 1\ntasks = ['shop_of_the_kit']\n[categories.mail]\n[schedules.daily]\ncategory = 'mail'\n"
+        "task = 'shop_of_the_kit:greet'\ncron = '30 2 * * *'\nargs = ['Ada']\n"
     )
     with LocalApp(path, start=START) as app:
         assert app.dispatcher.dispatch("shop_of_the_kit:greet", args=("Ada",)).result() == "Hello, Ada!"

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import scripted_tasks as tasks
-from conftest import START
+from local_world import START
 
 from jobsched import ConcurrencyLimit, Cron, Dispatcher, Every, Unique
 from jobsched.clock import MICROSECONDS, to_micros
@@ -160,7 +160,7 @@ def _fields(record):
     return (record.due_at, record.count, record.kind, record.at, record.why and record.why[:10])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_an_app_ends_every_job_as_turns_by_hand_do(seed, tmp_path):
     model = Model(tmp_path)
     jobs = feed(model.dispatcher, lambda until: model.run_due(to_micros(until)), random.Random(seed))
