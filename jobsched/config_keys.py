@@ -166,6 +166,18 @@ def _read_tasks(value: Any) -> tuple[str, ...]:
     return modules
 
 
+def _read_hooks(value: Any) -> tuple[str, ...]:
+    """Return the names of callables."""
+    expected = "a list of callables like ['shop.hooks:on_event']"
+    hooks: tuple[str, ...] = typed(tuple[str, ...], expected)(value)
+    wrong = [hook for hook in hooks if hook.count(":") != 1 or not all(map(_is_module, hook.split(":")))]
+    if wrong:
+        raise ValueError(f"expected {expected}, got {', '.join(map(show, wrong))}")
+    if len(set(hooks)) < len(hooks):
+        raise ValueError("named more than once: each is called once with an event")
+    return hooks
+
+
 def _is_module(name: str) -> bool:
     """Return whether a text is a module's full name."""
     return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
@@ -204,6 +216,7 @@ TOP_KEYS = {
     "store": Key("store", _read_store),
     "workers": Key("workers", whole(1, 10_000)),
     "tasks": Key("tasks", _read_tasks),
+    "hooks": Key("hooks", _read_hooks),
     "grace": Key("grace_s", duration(0, _DAY_S, "a duration of at most 1d")),
     "quota": Key("quota_bytes", _size(1 << 20, 60 << 30, "a size from 1MiB to 60GiB")),
     "balancer": _elsewhere,

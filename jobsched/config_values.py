@@ -119,6 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: StorePlace
     workers: int
     tasks: tuple[str, ...]
+    hooks: tuple[str, ...] = ()
+    """Callables that are called with every event, like ``shop.hooks:on_event``."""
     grace_s: float = 30.0
     """Seconds that running jobs get to finish at a stop (`grace` in the file)."""
     quota_bytes: int = 4 << 30

@@ -13,7 +13,7 @@ from jobsched.redact import redact
 from jobsched.store.base import Outcome
 from jobsched.worker_link import Doom, Held
 
-__all__ = ["Mortal", "cause_of_death", "crash_outcome", "is_bystander"]
+__all__ = ["Mortal", "cause_of_death", "crash_outcome", "exit_of", "is_bystander"]
 
 
 class Mortal(Protocol):
@@ -29,6 +29,12 @@ def cause_of_death(exited: Exited) -> str:
     if crash.signal is not None:
         return f"killed by {crash.signal}" + (" for want of memory" if exited.out_of_memory else "")
     return f"left with exit code {crash.exit_code}"
+
+
+def exit_of(exited: Exited) -> tuple[str | None, int | None]:
+    """Return the signal by which a worker ended, or its exit code."""
+    crash = _crash(exited, out_of_memory=False)
+    return crash.signal, crash.exit_code
 
 
 def crash_outcome(held: Held, worker: Mortal, exited: Exited, started_at: int, now: int) -> Outcome:

@@ -24,6 +24,7 @@ __all__ = [
     "RunSchedule",
     "Schedule",
     "ScheduleChange",
+    "ScheduleNews",
     "ScheduleState",
     "StoredSchedule",
     "SwitchSchedule",
@@ -190,6 +191,14 @@ def is_to_come(due_at: int, now: int) -> bool:
     return due_at > now + _SET_BACK
 
 
+class ScheduleNews(msgspec.Struct, frozen=True, array_like=True):
+    """What a change has done to a schedule; `job` is the one that was fired by hand."""
+
+    name: str
+    what: Literal["added", "changed", "removed", "activated", "deactivated", "run"]
+    job: bytes = b""
+
+
 def name_problem(name: Any) -> str | None:
     """Say what is wrong with a schedule's name; None if nothing is."""
     if not isinstance(name, str) or not name:
@@ -203,9 +212,11 @@ def name_problem(name: Any) -> str | None:
 
 def is_as_expected(change: ScheduleChange, found: ScheduleState | None) -> bool:
     """Say whether a change was made for the schedule that is there now."""
+    if found is None:
+        return isinstance(change, PutSchedule) and not change.expects
     if isinstance(change, PutSchedule | SwitchSchedule) and change.expects is not None:
-        return (0 if found is None else found.revision) == change.expects
-    return found is not None or isinstance(change, PutSchedule)
+        return found.revision == change.expects
+    return True
 
 
 def put(

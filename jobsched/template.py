@@ -22,6 +22,9 @@ workers = 4
 # The modules that define tasks. This file's folder is the first place where they are looked for.
 tasks = ["tasks"]
 
+# Functions that are called with every event, in a process of their own.
+# hooks = ["hooks:on_event"]
+
 # How long running jobs may take to finish when the node stops. What does not finish runs again.
 #grace = "30s"
 

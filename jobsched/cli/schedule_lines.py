@@ -63,7 +63,7 @@ def _trigger_object(trigger: Trigger) -> dict[str, Any]:
         case Cron():
             return {"cron": trigger.expr, "timezone": trigger.timezone, "seconds": trigger.seconds}
         case Every():
-            return {"every_s": trigger.interval.total_seconds(), "anchor": _iso(trigger.anchor)}
+            return {"every_s": trigger.step.total_seconds(), "anchor": _iso(trigger.anchor)}
         case Once():
             return {"at": _iso(trigger.at)}
     raise AssertionError(trigger)
@@ -136,7 +136,7 @@ def trigger_text(trigger: Trigger) -> str:
         case Cron():
             return trigger.expr if trigger.timezone == "UTC" else f"{trigger.expr} {trigger.timezone}"
         case Every():
-            return f"every {span(trigger.interval.total_seconds())}"
+            return f"every {span(trigger.step.total_seconds())}"
         case Once():
             return f"at {trigger.at:%Y-%m-%d %H:%M:%S}Z"
     return repr(trigger)

@@ -35,6 +35,7 @@ VERBS = {
     "retry": Verb("operations", "Send jobs to their queues again."),
     "delete": Verb("operations", "Forget jobs that do not run, waiting ones too."),
     "stats": Verb("counts", "Count the jobs per category and state."),
+    "events": Verb("events", "Print what happens in the node."),
     "prune": Verb("prune", "Delete jobs that have ended, oldest first."),
     "backup": Verb("store", "Copy the store to a new directory, while the node may run."),
     "verify": Verb("store", "Look for damage in a store or backup."),

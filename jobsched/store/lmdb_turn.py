@@ -80,6 +80,9 @@ class LmdbTurn:
             pruned=pruned,
             next_fire=self._next_fire(),
             fired=self._schedules.fired,
+            changed=self._schedules.changed,
+            moves=self._rows.moves.made,
+            untold=self._rows.moves.untold,
         )
 
     def _next_fire(self) -> int | None:

@@ -40,6 +40,7 @@ from jobsched.store.base import (
 from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
+from jobsched.store.moves import Moves
 from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
@@ -63,6 +64,7 @@ class MemoryStore:
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn, in the order that the contract fixes."""
         with self._lock:
+            self._rows.moves = Moves(turn.watch)
             self._resume_due(turn.now)
             replies = [self._change(request, turn.now) for request in turn.requests]
             steps = ScheduleSteps(self._schedules)
@@ -89,6 +91,9 @@ class MemoryStore:
                 pruned=pruned,
                 next_fire=self._schedules.next_fire(),
                 fired=steps.fired,
+                changed=steps.changed,
+                moves=self._rows.moves.made,
+                untold=self._rows.moves.untold,
             )
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
@@ -223,6 +228,7 @@ class MemoryStore:
         if job is not None and job.status.state is State.IN_PROGRESS:
             return State.IN_PROGRESS
         if job is not None:
+            self._rows.moves.note_deleted(job_id, job.status, self._rows.record_of)
             self._rows.erase(job)
         return None
 
@@ -268,8 +274,9 @@ class MemoryStore:
                 parked_for=outcome.parked_for,
                 terms=outcome.terms,
             )
+            why = self._rows.why = why or outcome.error
         job.result = outcome.result
-        job.error = why or outcome.error
+        job.error = why
         if outcome.terms is not None:
             self._rows.note_limits(job)
         return True
@@ -298,12 +305,13 @@ class MemoryStore:
         refused = steps.refusal(request.schedules)
         if refused is not None:
             return refused
-        steps.change(request.schedules, now)
+        runs = steps.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         for place, job in enumerate(request.jobs):
             holder = None if job.id in self._rows.jobs else self._schedules.add_job(job, now)
             if holder is not None:
                 kept[place] = holder
+        steps.note_runs(runs, now)
         return Accepted(kept=kept)
 
     def _release(self, limit: int, now: int) -> int:
@@ -349,7 +357,8 @@ class MemoryStore:
     def _put_back(self, job: MemoryJob, *, now: int, interrupted: bool) -> None:
         """Put a claimed job back to its place, or park it when that came too often."""
         with self._rows.moving(job) as status:
-            job.error = rules.put_back(status, now=now, interrupted=interrupted) or job.error
+            why = self._rows.why = rules.put_back(status, now=now, interrupted=interrupted)
+        job.error = why or job.error
 
     def _park(self, job: MemoryJob, now: int) -> None:
         """Park a job that its worker may still run."""

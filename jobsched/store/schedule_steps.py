@@ -19,6 +19,7 @@ from jobsched.schedule import (
     RunSchedule,
     Schedule,
     ScheduleChange,
+    ScheduleNews,
     ScheduleState,
     StoredSchedule,
     SwitchSchedule,
@@ -79,11 +80,14 @@ class ScheduleRows(Protocol):
 
 
 class ScheduleSteps:
-    """The schedules' part of one turn. `fired` gathers the records of firings."""
+    """The schedules' part of one turn. `fired` gathers the records of firings, `changed` what was done to
+    schedules.
+    """
 
     def __init__(self, rows: ScheduleRows) -> None:
         self._rows = rows
         self.fired: list[tuple[str, FiringRecord]] = []
+        self.changed: list[ScheduleNews] = []
 
     # Changes.
 
@@ -99,31 +103,43 @@ class ScheduleSteps:
             seen[name] = _after(change, found, 0)
         return None
 
-    def change(self, changes: Sequence[ScheduleChange], now: int) -> None:
-        """Make changes that are not refused; before the jobs of the same request are added."""
+    def change(self, changes: Sequence[ScheduleChange], now: int) -> list[RunSchedule]:
+        """Make changes that are not refused, before the jobs of the same request are added; return the
+        firings by hand, which are noted after that: but those whose job is there already, as they are
+        on record.
+        """
+        runs: list[RunSchedule] = []
         for change in changes:
-            found = self._rows.find(_name_of(change))
             if isinstance(change, RunSchedule):
-                assert found is not None
-                self._note_run(change, found, now)
+                if not self._rows.is_known(change.job):
+                    runs.append(change)
                 continue
+            found = self._rows.find(_name_of(change))
             new = _after(change, found, now)
             if new is None:
                 if found is not None:
                     self._rows.erase(found)
+                    self.changed.append(ScheduleNews(found.schedule.name, "removed"))
             elif new is not found:
                 self._rows.write(new, found)
+                self.changed.append(_news(change, found))
+        return runs
+
+    def note_runs(self, runs: Sequence[RunSchedule], now: int) -> None:
+        """Record firings by hand whose jobs were added: none, where another has the unique key."""
+        for run in runs:
+            found = self._rows.find(run.name)
+            if found is not None and self._rows.is_known(run.job):
+                self._note_run(run, found, now)
 
     def _note_run(self, change: RunSchedule, found: StoredSchedule, now: int) -> None:
-        """Record a firing by hand, unless its job is there already: then that is on record."""
-        if self._rows.is_known(change.job):
-            return
         state = msgspec.structs.replace(found.state, last_job=change.job)
         due_at = now
-        while self._rows.is_recorded(change.name, due_at):
+        while due_at == state.next_at or self._rows.is_recorded(change.name, due_at):
             due_at += 1
         self._keep(state, change.name, FiringRecord(due_at, due_at, 1, now, FiringKind.BY_HAND, change.job))
         self._rows.write(StoredSchedule(found.schedule, state), found)
+        self.changed.append(ScheduleNews(change.name, "run", change.job))
 
     # Firing.
 
@@ -186,6 +202,13 @@ def _name_of(change: ScheduleChange) -> str:
     return change.schedule.name if isinstance(change, PutSchedule) else change.name
 
 
+def _news(change: ScheduleChange, found: StoredSchedule | None) -> ScheduleNews:
+    """Return what a change has done to a schedule that is still there."""
+    if isinstance(change, SwitchSchedule):
+        return ScheduleNews(change.name, "activated" if change.is_active else "deactivated")
+    return ScheduleNews(_name_of(change), "added" if found is None else "changed")
+
+
 def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception | None:
     """Return why a change cannot be made."""
     name = _name_of(change)
@@ -199,14 +222,26 @@ def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception 
 
 
 def _is_done(change: ScheduleChange, found: StoredSchedule | None) -> bool:
-    """Say whether a change with an expectation has been made: its answer got lost."""
-    if found is None or not isinstance(change, PutSchedule | SwitchSchedule) or change.expects is None:
+    """Say whether a change has been made: its answer got lost."""
+    if found is None or not isinstance(change, PutSchedule | SwitchSchedule):
         return False
-    if found.state.revision != change.expects + 1:
+    state = found.state
+    if change.expects is not None and state.revision != change.expects + 1:
         return False
     if isinstance(change, SwitchSchedule):
-        return found.state.is_active == change.is_active
-    return found.schedule == change.schedule
+        return change.expects is not None and state.is_active == change.is_active
+    if found.schedule != change.schedule:
+        return False
+    return change.expects is not None or _is_as_put(change, state)
+
+
+def _is_as_put(change: PutSchedule, state: ScheduleState) -> bool:
+    """Say whether a schedule of this definition waits, or does not, as a change without expectations has
+    it; or has fired since.
+    """
+    if change.is_active not in (None, state.is_active):
+        return False
+    return not change.next_at or state.next_at > 0 or change.next_at <= state.last_at
 
 
 def _after(change: ScheduleChange, found: StoredSchedule | None, now: int) -> StoredSchedule | None:

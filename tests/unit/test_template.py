@@ -42,7 +42,7 @@ def test_the_settings_in_comments_are_the_defaults():
 def test_the_limits_in_comments_can_be_uncommented():
     uncommented, count = re.subn(r"^# ?(?=\[|[a-z_]+ = )", "", CATEGORIES_TOML, flags=re.MULTILINE)
     config = parse_config(uncommented, HERE)
-    assert count == 25
+    assert count == 26
     assert config.pressure == PressureConfig(max_cpu=95, max_memory=90)
     assert config.http == HttpConfig(allow=("10.1.0.0/16", "hooks.internal"))
     assert config.category("mail").rate == Rate(100, 60)
