@@ -24,6 +24,7 @@ from jobsched.declarer import Declarer
 from jobsched.definition import known
 from jobsched.dispatcher import Job
 from jobsched.errors import Unavailable
+from jobsched.event import Event
 from jobsched.job import State
 from jobsched.job_id import format_id
 from jobsched.preloader import Exited
@@ -45,6 +46,7 @@ from jobsched.store.base import (
     TurnResult,
 )
 from jobsched.store.lmdb_space import adds
+from jobsched.store.moves import Watch
 from jobsched.store.reasons import refused_with
 from jobsched.supervisor import Supervisor
 from jobsched.testing.clock import StandingClock
@@ -52,6 +54,7 @@ from jobsched.testing.faults import Faults
 from jobsched.testing.local_worker import LocalWorker
 from jobsched.testing.record import Dispatched, Run, dispatched_job, run_of
 from jobsched.waiter import Waiter
+from jobsched.witness import Witness
 from jobsched.worker_link import Held
 
 __all__ = ["LocalNode", "NodeKilled"]
@@ -72,7 +75,7 @@ class LocalNode:
     """The node of one app. Requests may come from any thread;
     jobs are run by the thread that asks for it.
 
-    `handle` makes the handle of a job. `dispatched` and `runs` are what has happened.
+    `handle` makes the handle of a job. `dispatched`, `runs` and `events` are what has happened.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class LocalNode:
         self._handle = handle
         self.dispatched: dict[bytes, Dispatched] = {}
         self.runs: list[Run] = []
+        self.events: list[Event] = []
         self._lives = 0
         self.start()
 
@@ -111,9 +115,11 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.open(self.store)
         self._waiter = Waiter()
+        self._witness = Witness(self.store.get)
         self._steps = -1  # of the clock, that the scheduler knows of
         Declarer(self.config, self.store, self._reception, self._clock).ask()
-        result = self._learn(Turn(now=self._clock.now(), requests=self._reception.requests()))
+        turn = Turn(now=self._clock.now(), requests=self._reception.requests(), watch=Watch.ALL)
+        result = self._learn(turn)
         self._reception.answer(result.replies)
 
     def close(self) -> None:
@@ -188,6 +194,7 @@ class LocalNode:
                 release=self._waiter.release(at),
                 slots=slots,
                 firings=self._scheduler.firings(self.store, self._clock.monotonic(), at),
+                watch=Watch.ALL,
             )
             self._kill_node("node_before_commit", turn)
             result = self._learn(turn)
@@ -212,6 +219,7 @@ class LocalNode:
         self._next = [at for at in (result.next_due, result.next_fire) if at is not None]
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
+        self.events += self._witness.events(turn, result)
         self._note(turn)
         return result
 

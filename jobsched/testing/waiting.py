@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from jobsched.clock import MICROSECONDS, from_micros
+from jobsched.errors import InvalidOption, nearest
+from jobsched.event import Event
 from jobsched.job import is_final
 from jobsched.job_id import format_id
 from jobsched.store.base import StoredJob
@@ -15,7 +17,7 @@ from jobsched.testing.local_node import LocalNode
 from jobsched.testing.obstacle import obstacle, waiting
 from jobsched.testing.record import Run
 
-__all__ = ["happens", "run_until", "run_until_ended"]
+__all__ = ["happens", "next_event", "run_until", "run_until_ended"]
 
 T = TypeVar("T")
 
@@ -61,6 +63,30 @@ def happens(node: LocalNode, predicate: Callable[[], T], timeout_us: int, limit:
             raise NotHappened(_why_not(node, node.runs[begun:], timeout_us))
         _go_on(node, until)
     raise DispatchesForever(_why_endless(node, node.runs[begun:], limit))
+
+
+def next_event(node: LocalNode, kind: type[Event], fields: Mapping[str, Any]) -> Callable[[], Event | None]:
+    """Return the predicate that an event happens from now on, of a type and with these fields.
+
+    Raises InvalidOption for what is no type of event, or has no such field.
+    """
+    if not issubclass(kind, Event):
+        raise InvalidOption(f"expected a type of event like JobFailed, or a predicate, got {kind!r}")
+    for name in fields:
+        if name not in kind.__struct_fields__:
+            raise InvalidOption(
+                f"{kind.__name__} has no field {name!r}{nearest(name, kind.__struct_fields__)}"
+            )
+    begun = len(node.events)
+
+    def happened() -> Event | None:
+        return next((event for event in node.events[begun:] if _is_so(event, kind, fields)), None)
+
+    return happened
+
+
+def _is_so(event: Event, kind: type[Event], fields: Mapping[str, Any]) -> bool:
+    return isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
 
 
 def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> StoredJob | None:

@@ -7,6 +7,7 @@ import pytest
 from local_world import CATEGORIES, START
 
 from jobsched import Cron, Every, InvalidOption, Once, dispatch
+from jobsched.event import JobCompleted, JobEvent, JobFailed, JobRetried, ScheduleFired
 from jobsched.testing import DispatchesForever, LocalApp, NotHappened
 
 MINUTE = timedelta(minutes=1)
@@ -252,3 +253,27 @@ def test_waiting_in_vain_says_what_ran_and_what_waits(app):
     ):
         app.wait_for(lambda: False)
     assert app.clock.now == START + MINUTE
+
+
+def test_waiting_for_an_event_returns_it(app):
+    first, second = tasks.end_as.dispatch("rule"), tasks.fail.dispatch()
+    event = app.wait_for(JobFailed, "1h", job=second)
+    assert (event.job, event.task, event.attempt) == (second.id, "local_tasks:fail", 3)
+    assert first.state() == "failed"
+    assert [type(event) for event in app.events if isinstance(event, JobRetried | JobFailed)] == [
+        JobFailed, JobRetried, JobRetried, JobFailed,
+    ]  # fmt: skip
+    app.dispatcher.schedules.add("s", tasks.note, Every(MINUTE), args=("s",))
+    assert app.wait_for(ScheduleFired, schedule="s").job == app.dispatched(tasks.note)[0].id
+    assert app.wait_for(JobCompleted, task=tasks.note).category == "mail"
+    with pytest.raises(NotHappened):
+        app.wait_for(JobFailed, "1s", task=tasks.fail)  # those are of the past
+
+
+def test_what_is_no_event_is_not_waited_for(app):
+    with pytest.raises(InvalidOption, match="JobEvent has no field 'jab', did you mean 'job'"):
+        app.wait_for(JobEvent, jab="x")
+    with pytest.raises(InvalidOption, match="expected a type of event"):
+        app.wait_for(int)
+    with pytest.raises(InvalidOption, match="task: fields go with a type of event"):
+        app.wait_for(lambda: True, task="x")
