@@ -234,12 +234,12 @@ class LocalApp:
     @property
     def runs(self) -> list[Run]:
         """All runs so far, in their order."""
-        return list(self._node.runs)
+        return list(self._node.journal.runs)
 
     @property
     def events(self) -> list[Event]:
         """All events so far, in their order: what a hook of a node would have been told."""
-        return list(self._node.events)
+        return list(self._node.journal.events)
 
     def dispatched(self, task: TaskLike | None = None, category: str | None = None) -> list[Dispatched]:
         """Return the jobs that were dispatched, also by schedules and in jobs: all, or those of a task
@@ -248,7 +248,7 @@ class LocalApp:
         from jobsched.testing.expect import is_like  # noqa: PLC0415 (the plugin loads fast)
 
         name = None if task is None else _name_of(task)
-        return [one for one in self._node.dispatched.values() if is_like(one, name, category)]
+        return [one for one in self._node.journal.dispatched.values() if is_like(one, name, category)]
 
     def assert_dispatched(
         self,

@@ -24,9 +24,7 @@ from jobsched.declarer import Declarer
 from jobsched.definition import known
 from jobsched.dispatcher import Job
 from jobsched.errors import Unavailable
-from jobsched.event import Event
 from jobsched.job import State
-from jobsched.job_id import format_id
 from jobsched.preloader import Exited
 from jobsched.reception import Reception
 from jobsched.scheduler import Scheduler
@@ -35,7 +33,6 @@ from jobsched.store.base import (
     Claim,
     GiveBack,
     JobStore,
-    NewJob,
     Outcome,
     Query,
     Refused,
@@ -51,10 +48,10 @@ from jobsched.store.reasons import refused_with
 from jobsched.supervisor import Supervisor
 from jobsched.testing.clock import StandingClock
 from jobsched.testing.faults import Faults
+from jobsched.testing.journal import Journal
 from jobsched.testing.local_worker import LocalWorker
-from jobsched.testing.record import Dispatched, Run, dispatched_job, run_of
+from jobsched.testing.record import Run
 from jobsched.waiter import Waiter
-from jobsched.witness import Witness
 from jobsched.worker_link import Held
 
 __all__ = ["LocalNode", "NodeKilled"]
@@ -75,7 +72,7 @@ class LocalNode:
     """The node of one app. Requests may come from any thread;
     jobs are run by the thread that asks for it.
 
-    `handle` makes the handle of a job. `dispatched`, `runs` and `events` are what has happened.
+    `handle` makes the handle of a job.
     """
 
     def __init__(
@@ -94,10 +91,7 @@ class LocalNode:
         self._busy: list[LocalWorker] = []  # each but the last waits for the job of the next
         self.store = store
         self.faults = Faults(0)
-        self._handle = handle
-        self.dispatched: dict[bytes, Dispatched] = {}
-        self.runs: list[Run] = []
-        self.events: list[Event] = []
+        self.journal = Journal(store, handle)
         self._lives = 0
         self.start()
 
@@ -115,7 +109,6 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.open(self.store)
         self._waiter = Waiter()
-        self._witness = Witness(self.store.get)
         self._steps = -1  # of the clock, that the scheduler knows of
         Declarer(self.config, self.store, self._reception, self._clock).ask()
         turn = Turn(now=self._clock.now(), requests=self._reception.requests(), watch=Watch.ALL)
@@ -219,27 +212,8 @@ class LocalNode:
         self._next = [at for at in (result.next_due, result.next_fire) if at is not None]
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
-        self.events += self._witness.events(turn, result)
-        self._note(turn)
+        self.journal.note(turn, result)
         return result
-
-    def _note(self, turn: Turn) -> None:
-        """Remember the jobs that are new: in the order in which a turn adds them."""
-        here = current.get(None)
-        for outcome in turn.outcomes:
-            if outcome.carried is not None:
-                self._remember(outcome.carried.jobs, format_id(outcome.job))
-        for request in turn.requests:
-            self._remember(request.jobs, None if here is None else here.id)
-        for firing in turn.firings:
-            self._remember(firing.jobs, None)
-
-    def _remember(self, jobs: Sequence[NewJob], by: str | None) -> None:
-        """Remember those that are in the store now: no refused one, none for which another one stands."""
-        for new in jobs:
-            if new.id not in self.dispatched and self.store.get(new.id) is not None:
-                number, at = len(self.dispatched) + 1, self._clock.now()
-                self.dispatched[new.id] = dispatched_job(new, self._handle(new.id), number, at, by)
 
     # Running.
 
@@ -264,7 +238,7 @@ class LocalNode:
         """Run the next job that is due; None if there is none. Raises Unavailable if the node is killed
         again and again.
         """
-        before = len(self.runs)
+        before = len(self.journal.runs)
         for _ in range(_TRIES):
             try:
                 self._settle()
@@ -273,8 +247,8 @@ class LocalNode:
             except NodeKilled:
                 if current.get(None) is not None:
                     raise
-                if len(self.runs) > before:
-                    return self.runs[-1]
+                if len(self.journal.runs) > before:
+                    return self.journal.runs[-1]
         raise Unavailable(f"the node was killed {_TRIES} times in a row")
 
     def _settle(self) -> None:
@@ -361,7 +335,7 @@ class LocalNode:
                 worker.claim = None
                 del self._busy[depth:]
             if life != self._lives:
-                self._ran(claim, outcome)
+                self.journal.note_run(claim, outcome)
                 raise NodeKilled
             self._let_escape(worker, claim)
             if self.faults.strikes("worker_after_run", what):
@@ -370,9 +344,9 @@ class LocalNode:
         try:
             self._turn(outcomes=[outcome])
         except NodeKilled:
-            self._ran(claim, outcome)
+            self.journal.note_run(claim, outcome)
             raise
-        return self._ran(claim, outcome)
+        return self.journal.note_run(claim, outcome)
 
     def _vetted(self, outcome: Outcome) -> Outcome:
         """Return an outcome whose job has dispatched more with it, or that of its refusal."""
@@ -399,12 +373,6 @@ class LocalNode:
         if escaped is not None:
             self._turn(give_back=[GiveBack(claim.job, claim.number)])
             raise escaped
-
-    def _ran(self, claim: Claim, outcome: Outcome) -> Run:
-        """Remember a run."""
-        run = run_of(claim, outcome, self.store.get(claim.job), self.dispatched[claim.job])
-        self.runs.append(run)
-        return run
 
 
 class _Inbox:

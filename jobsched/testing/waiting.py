@@ -30,11 +30,11 @@ def run_until(node: LocalNode, until: int, limit: int) -> list[Run]:
 
     Raises DispatchesForever when that takes more steps than the limit.
     """
-    begun = len(node.runs)  # a run may have others run inside it
+    begun = len(node.journal.runs)  # a run may have others run inside it
     for _ in range(limit + 1):
         if node.run_next() is None and not _go_on(node, until):
-            return node.runs[begun:]
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], limit))
+            return node.journal.runs[begun:]
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], limit))
 
 
 def _go_on(node: LocalNode, until: int) -> bool:
@@ -52,7 +52,7 @@ def happens(node: LocalNode, predicate: Callable[[], T], timeout_us: int, limit:
     Raises NotHappened at the end of the time, DispatchesForever.
     """
     until = node.now + timeout_us
-    begun = len(node.runs)
+    begun = len(node.journal.runs)
     for _ in range(limit + 1):
         found = predicate()
         if found:
@@ -60,9 +60,9 @@ def happens(node: LocalNode, predicate: Callable[[], T], timeout_us: int, limit:
         if node.run_next() is not None:
             continue
         if node.now >= until:
-            raise NotHappened(_why_not(node, node.runs[begun:], timeout_us))
+            raise NotHappened(_why_not(node, node.journal.runs[begun:], timeout_us))
         _go_on(node, until)
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], limit))
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], limit))
 
 
 def next_event(node: LocalNode, kind: type[Event], fields: Mapping[str, Any]) -> Callable[[], Event | None]:
@@ -77,10 +77,10 @@ def next_event(node: LocalNode, kind: type[Event], fields: Mapping[str, Any]) ->
             raise InvalidOption(
                 f"{kind.__name__} has no field {name!r}{nearest(name, kind.__struct_fields__)}"
             )
-    begun = len(node.events)
+    begun = len(node.journal.events)
 
     def happened() -> Event | None:
-        return next((event for event in node.events[begun:] if _is_so(event, kind, fields)), None)
+        return next((event for event in node.journal.events[begun:] if _is_so(event, kind, fields)), None)
 
     return happened
 
@@ -95,7 +95,7 @@ def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> 
     Without a timeout no time passes. Raises WouldWait if it does not end then.
     """
     until = node.now + int((timeout_s or 0) * MICROSECONDS)
-    begun = len(node.runs)
+    begun = len(node.journal.runs)
     for _ in range(_LIMIT + 1):
         job = node.store.get(job_id)
         if job is None or is_final(job.status.state):
@@ -111,7 +111,7 @@ def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> 
         if node.now >= until:
             return job
         _go_on(node, until)
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], _LIMIT))
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], _LIMIT))
 
 
 def _why_endless(node: LocalNode, runs: Sequence[Run], limit: int) -> str:
@@ -128,7 +128,7 @@ def _why_endless(node: LocalNode, runs: Sequence[Run], limit: int) -> str:
 
 def _whence(node: LocalNode, run: Run) -> str:
     """Say why a job ran again."""
-    jobs = {one.id: one for one in node.dispatched.values()}
+    jobs = {one.id: one for one in node.journal.dispatched.values()}
     one = jobs[run.id]
     if run.attempt > 1 or run.state in ("scheduled", "pending"):
         return "the same job tried again and again"
