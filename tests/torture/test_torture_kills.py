@@ -8,6 +8,7 @@ from scenario import discover, run_scenario
 MODULES = {
     "kill_client_scenarios",
     "kill_node_scenarios",
+    "kill_schedule_scenarios",
     "kill_worker_scenarios",
     "stop_scenarios",
     "stray_scenarios",
