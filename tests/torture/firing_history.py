@@ -65,20 +65,23 @@ def uncovered(schedule: Schedule, records: Iterable[FiringRecord], first: int, u
         if record.due_at != due:
             what = "a gap before" if record.due_at > due else "an overlap at"
             yield f"{schedule.name}: {what} {_shown(record)}, due was {from_micros(due)}"
-        count, due = 1, record.due_at
-        while due < record.until_at:
-            due = next_due(schedule, due)
-            count += 1
-            if not due:
-                yield f"{schedule.name}: {_shown(record)} ends behind the last due time"
-                return
-        if due != record.until_at:
+        if next_due(schedule, record.until_at - 1) != record.until_at:
             yield f"{schedule.name}: {_shown(record)} does not end at a due time"
+        count = _counted(schedule, record)
         if count != record.count and (record.is_counted or count < record.count):
             yield f"{schedule.name}: {_shown(record)} covers {count} due times"
         due = next_due(schedule, record.until_at)
     if due and due <= until:
         yield f"{schedule.name}: no record from {from_micros(due)} to {from_micros(until)}"
+
+
+def _counted(schedule: Schedule, record: FiringRecord) -> int:
+    """Return how many due times a record covers; not many more than it says that they are at least."""
+    count, due = 1, record.due_at
+    while count <= record.count and due < record.until_at:
+        due = next_due(schedule, due)
+        count += 1
+    return count
 
 
 def early(name: str, records: Iterable[FiringRecord]) -> Iterator[str]:
@@ -97,7 +100,7 @@ def unordered(name: str, records: Iterable[FiringRecord]) -> Iterator[str]:
 
 def _shown(record: FiringRecord) -> str:
     count = f"{record.count}{'' if record.is_counted else '+'}"
-    return f"{record.kind} {from_micros(record.due_at)} – {from_micros(record.until_at)} ({count})"
+    return f"{record.kind} {from_micros(record.due_at)} to {from_micros(record.until_at)} ({count})"
 
 
 class FiredJobs:

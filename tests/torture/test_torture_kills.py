@@ -9,6 +9,7 @@ MODULES = {
     "kill_client_scenarios",
     "kill_node_scenarios",
     "kill_schedule_scenarios",
+    "clock_step_scenarios",
     "kill_worker_scenarios",
     "stop_scenarios",
     "stray_scenarios",
