@@ -50,7 +50,7 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
         records += _one_each(timely, most, now, make_id)
     elif timely:
         records.append(_of_all(timely, now, job=make_id()))
-    return _firing(stored, records, next_due(schedule, until, trigger), trigger)
+    return _firing(stored, records, timely.following, trigger)
 
 
 def _firing(stored: StoredSchedule, records: list[FiringRecord], next_at: int, trigger: Trigger) -> Firing:
@@ -85,9 +85,7 @@ def _split(
     grace_s = _grace_s(schedule)
     oldest = first if grace_s is None else now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
     late = DueTimes(schedule, trigger, first, min(until, oldest - 1))
-    if late:
-        first = next_due(schedule, oldest - 1, trigger)
-    return late, DueTimes(schedule, trigger, first, until)
+    return late, DueTimes(schedule, trigger, late.following if late else first, until)
 
 
 def _grace_s(schedule: Schedule) -> float | None:
