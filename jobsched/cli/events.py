@@ -41,9 +41,11 @@ def events(
 ) -> None:
     """Print what happens in the node.
 
-    The last events, or with --follow those to come, until the node stops. The last ones have, of jobs,
-    only those that failed, were retried, cancelled or set aside; with --follow each step is told. A
-    reader that does not keep up misses some, and is told how many. With --json one object a line.
+    The last events, or with --follow those to come, until it stops.
+
+    Of jobs, the last events have those that failed, were retried, cancelled or set aside; with --follow
+    each of their steps is told. A reader that does not keep up misses some, and is told how many. With
+    --json one object a line.
 
     Examples:
       jobsched events --limit 20

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from jobsched import api
 from jobsched.clock import MICROSECONDS, SystemClock
@@ -21,6 +21,7 @@ from jobsched.errors import InvalidOption
 
 if TYPE_CHECKING:
     from jobsched.config import Config
+    from jobsched.event import Event
     from jobsched.store.base import JobStore
     from jobsched.testing.clock import JumpingClock
     from jobsched.testing.faults import FaultKind, Faults
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalApp"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound="Event")
 
 _DRAIN_LIMIT = 1000
 _LIMIT = 10_000
@@ -178,18 +180,36 @@ class LocalApp:
             until_at = self._node.now + round(seconds_of(0 if until is None else until) * MICROSECONDS)
         return run_until(self._node, until_at, limit)
 
+    @overload
     def wait_for(
-        self, predicate: Callable[[], T], timeout: str | float | timedelta = 60, *, limit: int = _LIMIT
-    ) -> T:
-        """Run what falls due until a predicate holds, and return what it gave; time passes as in
-        `run_due`, up to the timeout.
+        self, what: type[E], timeout: str | float | timedelta = 60, *, limit: int = _LIMIT, **fields: Any
+    ) -> E: ...
+    @overload
+    def wait_for(
+        self, what: Callable[[], T], timeout: str | float | timedelta = 60, *, limit: int = _LIMIT
+    ) -> T: ...
+    def wait_for(
+        self,
+        what: Callable[[], Any] | type[Event],
+        timeout: str | float | timedelta = 60,
+        *,
+        limit: int = _LIMIT,
+        **fields: Any,
+    ) -> Any:
+        """Run what falls due until something happens: an event of a type from `jobsched.event`, with
+        these fields if any are named (`job` and `task` may be those themselves), or what makes a predicate
+        hold. Return the event, or what the predicate gave. Time passes as in `run_due`, up to the timeout.
 
         Raises NotHappened, which says what ran and what still waits.
         """
         from jobsched.testing.clock import seconds_of  # noqa: PLC0415 (the plugin loads fast)
-        from jobsched.testing.waiting import happens  # noqa: PLC0415
+        from jobsched.testing.waiting import happens, next_event  # noqa: PLC0415
 
-        return happens(self._node, predicate, round(seconds_of(timeout) * MICROSECONDS), limit)
+        if isinstance(what, type):
+            what = next_event(self._node, what, {name: _plain(value) for name, value in fields.items()})
+        elif fields:
+            raise InvalidOption(f"{', '.join(fields)}: fields go with a type of event, not with a predicate")
+        return happens(self._node, what, round(seconds_of(timeout) * MICROSECONDS), limit)
 
     def faults(
         self,
@@ -214,7 +234,12 @@ class LocalApp:
     @property
     def runs(self) -> list[Run]:
         """All runs so far, in their order."""
-        return list(self._node.runs)
+        return list(self._node.journal.runs)
+
+    @property
+    def events(self) -> list[Event]:
+        """All events so far, in their order: what a hook of a node would have been told."""
+        return list(self._node.journal.events)
 
     def dispatched(self, task: TaskLike | None = None, category: str | None = None) -> list[Dispatched]:
         """Return the jobs that were dispatched, also by schedules and in jobs: all, or those of a task
@@ -223,7 +248,7 @@ class LocalApp:
         from jobsched.testing.expect import is_like  # noqa: PLC0415 (the plugin loads fast)
 
         name = None if task is None else _name_of(task)
-        return [one for one in self._node.dispatched.values() if is_like(one, name, category)]
+        return [one for one in self._node.journal.dispatched.values() if is_like(one, name, category)]
 
     def assert_dispatched(
         self,
@@ -267,6 +292,13 @@ class LocalApp:
         from jobsched.testing.expect import expect_scheduled  # noqa: PLC0415 (the plugin loads fast)
 
         expect_scheduled(self.dispatcher, name, next_at, None if task is None else _name_of(task))
+
+
+def _plain(value: Any) -> Any:
+    """Return a field of an event: of a job its id, of a task its name."""
+    if isinstance(value, Job):
+        return value.id
+    return _name_of(value) if callable(value) else value
 
 
 def _name_of(task: TaskLike) -> str:

@@ -22,6 +22,7 @@ class StandingClock:
         """Begin anew at an instant, in UTC microseconds."""
         self._wall = start
         self._passed_us = 0
+        self.steps = 0  # how often the wall clock was set
 
     def now(self) -> int:
         """Return the wall clock, in UTC microseconds."""
@@ -39,6 +40,7 @@ class StandingClock:
     def step_to(self, wall: int) -> None:
         """Set the wall clock, as an operator does: no time passes."""
         self._wall = wall
+        self.steps += 1
 
 
 class JumpingClock:

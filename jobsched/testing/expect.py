@@ -87,7 +87,7 @@ def expect_completed(node: LocalNode, job: Job | str) -> None:
     state = stored.status.state
     if state is State.COMPLETED:
         return
-    one = node.dispatched.get(stored.id)
+    one = node.journal.dispatched.get(stored.id)
     message = f"expected job {job_id} ({one or 'unknown'}) to have completed, it is {state}"
     if state in (State.PENDING, State.SCHEDULED):
         is_next = state is State.PENDING and node.has_ready

@@ -15,8 +15,8 @@ from typing import cast
 import msgspec
 
 from jobsched import wire
-from jobsched.clock import MICROSECONDS, from_micros
-from jobsched.codec import decode_record, decode_result
+from jobsched.clock import MICROSECONDS
+from jobsched.codec import decode_record
 from jobsched.config import Config
 from jobsched.context import current
 from jobsched.death import crash_outcome
@@ -25,7 +25,6 @@ from jobsched.definition import known
 from jobsched.dispatcher import Job
 from jobsched.errors import Unavailable
 from jobsched.job import State
-from jobsched.job_id import format_id
 from jobsched.preloader import Exited
 from jobsched.reception import Reception
 from jobsched.scheduler import Scheduler
@@ -34,7 +33,6 @@ from jobsched.store.base import (
     Claim,
     GiveBack,
     JobStore,
-    NewJob,
     Outcome,
     Query,
     Refused,
@@ -45,12 +43,14 @@ from jobsched.store.base import (
     TurnResult,
 )
 from jobsched.store.lmdb_space import adds
+from jobsched.store.moves import Watch
 from jobsched.store.reasons import refused_with
 from jobsched.supervisor import Supervisor
 from jobsched.testing.clock import StandingClock
 from jobsched.testing.faults import Faults
+from jobsched.testing.journal import Journal
 from jobsched.testing.local_worker import LocalWorker
-from jobsched.testing.record import Dispatched, Run, dispatched_job
+from jobsched.testing.record import Run
 from jobsched.waiter import Waiter
 from jobsched.worker_link import Held
 
@@ -72,7 +72,7 @@ class LocalNode:
     """The node of one app. Requests may come from any thread;
     jobs are run by the thread that asks for it.
 
-    `handle` makes the handle of a job. `dispatched` and `runs` are what has happened.
+    `handle` makes the handle of a job.
     """
 
     def __init__(
@@ -91,9 +91,7 @@ class LocalNode:
         self._busy: list[LocalWorker] = []  # each but the last waits for the job of the next
         self.store = store
         self.faults = Faults(0)
-        self._handle = handle
-        self.dispatched: dict[bytes, Dispatched] = {}
-        self.runs: list[Run] = []
+        self.journal = Journal(store, handle)
         self._lives = 0
         self.start()
 
@@ -111,8 +109,10 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.open(self.store)
         self._waiter = Waiter()
+        self._steps = -1  # of the clock, that the scheduler knows of
         Declarer(self.config, self.store, self._reception, self._clock).ask()
-        result = self._learn(Turn(now=self._clock.now(), requests=self._reception.requests()))
+        turn = Turn(now=self._clock.now(), requests=self._reception.requests(), watch=Watch.ALL)
+        result = self._learn(turn)
         self._reception.answer(result.replies)
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class LocalNode:
             if self.faults.strikes("clock_step", "the wall clock"):
                 step_us = int(self.faults.draw("clock_step", -_STEP_S, _STEP_S) * MICROSECONDS)
                 self._clock.step_to(max(1, self._clock.now() + step_us))
-            at = self._clock.now()
+            at, self._steps = self._clock.now(), self._clock.steps
             turn = Turn(
                 now=at,
                 requests=requests,
@@ -187,6 +187,7 @@ class LocalNode:
                 release=self._waiter.release(at),
                 slots=slots,
                 firings=self._scheduler.firings(self.store, self._clock.monotonic(), at),
+                watch=Watch.ALL,
             )
             self._kill_node("node_before_commit", turn)
             result = self._learn(turn)
@@ -211,26 +212,8 @@ class LocalNode:
         self._next = [at for at in (result.next_due, result.next_fire) if at is not None]
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
-        self._note(turn, result)
+        self.journal.note(turn, result)
         return result
-
-    def _note(self, turn: Turn, result: TurnResult) -> None:
-        """Remember the jobs that are new: in the order in which a turn adds them."""
-        here = current.get(None)
-        for outcome in turn.outcomes:
-            if outcome.carried is not None:
-                self._remember(outcome.carried.jobs, format_id(outcome.job))
-        for request in turn.requests:
-            self._remember(request.jobs, None if here is None else here.id)
-        for firing in turn.firings:
-            self._remember(firing.jobs, None)
-
-    def _remember(self, jobs: Sequence[NewJob], by: str | None) -> None:
-        """Remember those that are in the store now: no refused one, none for which another one stands."""
-        for new in jobs:
-            if new.id not in self.dispatched and self.store.get(new.id) is not None:
-                number, at = len(self.dispatched) + 1, self._clock.now()
-                self.dispatched[new.id] = dispatched_job(new, self._handle(new.id), number, at, by)
 
     # Running.
 
@@ -255,7 +238,7 @@ class LocalNode:
         """Run the next job that is due; None if there is none. Raises Unavailable if the node is killed
         again and again.
         """
-        before = len(self.runs)
+        before = len(self.journal.runs)
         for _ in range(_TRIES):
             try:
                 self._settle()
@@ -264,19 +247,20 @@ class LocalNode:
             except NodeKilled:
                 if current.get(None) is not None:
                     raise
-                if len(self.runs) > before:
-                    return self.runs[-1]
+                if len(self.journal.runs) > before:
+                    return self.journal.runs[-1]
         raise Unavailable(f"the node was killed {_TRIES} times in a row")
 
     def _settle(self) -> None:
         """Fire what is due, and release due jobs to their queues."""
         for _ in range(_STEPS):
             at = self._clock.now()
-            if not (self._scheduler.is_due(at) or self._waiter.release(at)):
+            is_set = self._clock.steps != self._steps  # the scheduler has to see that it was set back
+            if not (is_set or self._scheduler.is_due(at) or self._waiter.release(at)):
                 return
             before = self._next
             result = self._turn()
-            if not (result.fired or result.released) and self._next == before:
+            if not (result.fired or result.released or is_set) and self._next == before:
                 return
 
     def _claimed(self) -> tuple[Claim | None, str]:
@@ -351,7 +335,7 @@ class LocalNode:
                 worker.claim = None
                 del self._busy[depth:]
             if life != self._lives:
-                self._ran(claim, outcome)
+                self.journal.note_run(claim, outcome)
                 raise NodeKilled
             self._let_escape(worker, claim)
             if self.faults.strikes("worker_after_run", what):
@@ -360,9 +344,9 @@ class LocalNode:
         try:
             self._turn(outcomes=[outcome])
         except NodeKilled:
-            self._ran(claim, outcome)
+            self.journal.note_run(claim, outcome)
             raise
-        return self._ran(claim, outcome)
+        return self.journal.note_run(claim, outcome)
 
     def _vetted(self, outcome: Outcome) -> Outcome:
         """Return an outcome whose job has dispatched more with it, or that of its refusal."""
@@ -389,27 +373,6 @@ class LocalNode:
         if escaped is not None:
             self._turn(give_back=[GiveBack(claim.job, claim.number)])
             raise escaped
-
-    def _ran(self, claim: Claim, outcome: Outcome) -> Run:
-        """Remember a run."""
-        stored = self.store.get(claim.job)
-        error = outcome.error or (stored.error if stored else None)
-        dispatched = self.dispatched[claim.job]
-        run = Run(
-            number=dispatched.number,
-            job=dispatched.job,
-            id=format_id(claim.job),
-            task=dispatched.task,
-            category=dispatched.category,
-            attempt=claim.attempt,
-            started=from_micros(outcome.started_at),
-            ended=from_micros(outcome.ended_at),
-            state=str(stored.status.state if stored else outcome.state),
-            cause=error.cause if error else None,
-            result=None if outcome.result is None else decode_result(outcome.result),
-        )
-        self.runs.append(run)
-        return run
 
 
 class _Inbox:

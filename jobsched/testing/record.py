@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from jobsched.clock import from_micros
-from jobsched.codec import decode_arguments, decode_record
+from jobsched.codec import decode_arguments, decode_record, decode_result
 from jobsched.dispatcher import Job
-from jobsched.store.base import NewJob
+from jobsched.store.base import Claim, NewJob, Outcome, StoredJob
 
-__all__ = ["Dispatched", "Run", "dispatched_job"]
+__all__ = ["Dispatched", "Run", "dispatched_job", "run_of"]
 
 
 class Dispatched(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,24 @@ def dispatched_job(new: NewJob, job: Job, number: int, at: int, by: str | None) 
         name=record.name,
         by=by,
         fired_by=None if fired_by is None else (fired_by[0], from_micros(fired_by[1])),
+    )
+
+
+def run_of(claim: Claim, outcome: Outcome, stored: StoredJob | None, one: Dispatched) -> Run:
+    """Return the record of a run, given the job as it is stored after it."""
+    error = outcome.error or (stored.error if stored else None)
+    return Run(
+        number=one.number,
+        job=one.job,
+        id=one.id,
+        task=one.task,
+        category=one.category,
+        attempt=claim.attempt,
+        started=from_micros(outcome.started_at),
+        ended=from_micros(outcome.ended_at),
+        state=str(stored.status.state if stored else outcome.state),
+        cause=error.cause if error else None,
+        result=None if outcome.result is None else decode_result(outcome.result),
     )
 
 

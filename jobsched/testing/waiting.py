@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from jobsched.clock import MICROSECONDS, from_micros
+from jobsched.errors import InvalidOption, nearest
+from jobsched.event import Event
 from jobsched.job import is_final
 from jobsched.job_id import format_id
 from jobsched.store.base import StoredJob
@@ -15,7 +17,7 @@ from jobsched.testing.local_node import LocalNode
 from jobsched.testing.obstacle import obstacle, waiting
 from jobsched.testing.record import Run
 
-__all__ = ["happens", "run_until", "run_until_ended"]
+__all__ = ["happens", "next_event", "run_until", "run_until_ended"]
 
 T = TypeVar("T")
 
@@ -28,11 +30,11 @@ def run_until(node: LocalNode, until: int, limit: int) -> list[Run]:
 
     Raises DispatchesForever when that takes more steps than the limit.
     """
-    begun = len(node.runs)  # a run may have others run inside it
+    begun = len(node.journal.runs)  # a run may have others run inside it
     for _ in range(limit + 1):
         if node.run_next() is None and not _go_on(node, until):
-            return node.runs[begun:]
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], limit))
+            return node.journal.runs[begun:]
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], limit))
 
 
 def _go_on(node: LocalNode, until: int) -> bool:
@@ -50,7 +52,7 @@ def happens(node: LocalNode, predicate: Callable[[], T], timeout_us: int, limit:
     Raises NotHappened at the end of the time, DispatchesForever.
     """
     until = node.now + timeout_us
-    begun = len(node.runs)
+    begun = len(node.journal.runs)
     for _ in range(limit + 1):
         found = predicate()
         if found:
@@ -58,9 +60,33 @@ def happens(node: LocalNode, predicate: Callable[[], T], timeout_us: int, limit:
         if node.run_next() is not None:
             continue
         if node.now >= until:
-            raise NotHappened(_why_not(node, node.runs[begun:], timeout_us))
+            raise NotHappened(_why_not(node, node.journal.runs[begun:], timeout_us))
         _go_on(node, until)
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], limit))
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], limit))
+
+
+def next_event(node: LocalNode, kind: type[Event], fields: Mapping[str, Any]) -> Callable[[], Event | None]:
+    """Return the predicate that an event happens from now on, of a type and with these fields.
+
+    Raises InvalidOption for what is no type of event, or has no such field.
+    """
+    if not issubclass(kind, Event):
+        raise InvalidOption(f"expected a type of event like JobFailed, or a predicate, got {kind!r}")
+    for name in fields:
+        if name not in kind.__struct_fields__:
+            raise InvalidOption(
+                f"{kind.__name__} has no field {name!r}{nearest(name, kind.__struct_fields__)}"
+            )
+    begun = len(node.journal.events)
+
+    def happened() -> Event | None:
+        return next((event for event in node.journal.events[begun:] if _is_so(event, kind, fields)), None)
+
+    return happened
+
+
+def _is_so(event: Event, kind: type[Event], fields: Mapping[str, Any]) -> bool:
+    return isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
 
 
 def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
@@ -69,7 +95,7 @@ def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> 
     Without a timeout no time passes. Raises WouldWait if it does not end then.
     """
     until = node.now + int((timeout_s or 0) * MICROSECONDS)
-    begun = len(node.runs)
+    begun = len(node.journal.runs)
     for _ in range(_LIMIT + 1):
         job = node.store.get(job_id)
         if job is None or is_final(job.status.state):
@@ -85,7 +111,7 @@ def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> 
         if node.now >= until:
             return job
         _go_on(node, until)
-    raise DispatchesForever(_why_endless(node, node.runs[begun:], _LIMIT))
+    raise DispatchesForever(_why_endless(node, node.journal.runs[begun:], _LIMIT))
 
 
 def _why_endless(node: LocalNode, runs: Sequence[Run], limit: int) -> str:
@@ -102,7 +128,7 @@ def _why_endless(node: LocalNode, runs: Sequence[Run], limit: int) -> str:
 
 def _whence(node: LocalNode, run: Run) -> str:
     """Say why a job ran again."""
-    jobs = {one.id: one for one in node.dispatched.values()}
+    jobs = {one.id: one for one in node.journal.dispatched.values()}
     one = jobs[run.id]
     if run.attempt > 1 or run.state in ("scheduled", "pending"):
         return "the same job tried again and again"
