@@ -85,7 +85,8 @@ def _split(
     grace_s = _grace_s(schedule)
     oldest = first if grace_s is None else now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
     late = DueTimes(schedule, trigger, first, min(until, oldest - 1))
-    return late, DueTimes(schedule, trigger, late.following if late else first, until)
+    first = late.following if late else first
+    return late, DueTimes(schedule, trigger, first, until, are_listed=schedule.misfire == "run_all")
 
 
 def _grace_s(schedule: Schedule) -> float | None:
