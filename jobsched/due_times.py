@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.schedule import Schedule
@@ -18,7 +19,7 @@ __all__ = ["COUNTED", "DueTimes", "fire_time", "first_due", "next_due"]
 COUNTED = 2000
 """Due times that are gone through one by one: that takes 0.2 s for a Cron."""
 
-_FEW = 16  # that are gone through before it is worth while to count the rest otherwise
+_FEW = 8  # that are gone through before it is worth while to count the rest otherwise
 
 
 def next_due(schedule: Schedule, after: int, trigger: Trigger | None = None) -> int:
@@ -109,7 +110,7 @@ class DueTimes:
         """The first one, where there is one."""
         return self._listed[0]
 
-    @property
+    @cached_property
     def last(self) -> int:
         """The last one, where there is one."""
         return self._previous(self._until + 1) if self._has_more else self._listed[-1]
@@ -134,18 +135,23 @@ class DueTimes:
         return len(self._listed) if self._count is None else self._count
 
     def _previous(self, before: int) -> int:
-        """Return the last due time before an instant that is behind the first one."""
-        first = self._listed[0]
-        reach = MICROSECONDS
-        while before - reach > first and not self._next_before(before - reach, before):
+        """Return the last due time before an instant that is behind the first one.
+
+        Mostly it is as far from there as the first two are from each other.
+        """
+        first, *others = self._listed[:2]
+        reach = others[0] - first if others else MICROSECONDS
+        found = 0
+        while not found and before - reach > first:
+            found = self._next_before(before - reach, before)
             reach *= 4
-        found = self._next_before(before - reach, before) if before - reach > first else first
+        found = found or first
         free_from = before  # there is none from here on
-        while free_from - found > MICROSECONDS:
-            middle = (found + free_from) // 2
-            later = self._next_before(middle, before)
-            found, free_from = (later, free_from) if later else (found, middle)
-        return self._next_before(found, before) or found
+        while later := self._next_before(found, before):
+            middle = (later + free_from) // 2
+            found = self._next_before(middle, before) or later
+            free_from = free_from if found > middle else middle + 1
+        return found
 
     def _next_before(self, after: int, before: int) -> int:
         due = next_due(self._schedule, after, self._trigger)

@@ -61,7 +61,7 @@ def times_of(records):
     return [(record.kind, record.due_at, record.until_at, record.count) for record in records]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     trigger=triggers,
     waited=st.one_of(
