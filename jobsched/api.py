@@ -20,7 +20,16 @@ from jobsched.options import checked_period, checked_priority, checked_retries
 from jobsched.retry import Backoff, RetryRule
 from jobsched.terms import ConcurrencyLimit, Unique
 
-__all__ = ["Task", "adispatch", "batch", "default_dispatcher", "dispatch", "dispatch_many", "task"]
+__all__ = [
+    "Task",
+    "adispatch",
+    "batch",
+    "default_dispatcher",
+    "dispatch",
+    "dispatch_many",
+    "task",
+    "use_dispatcher",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -156,6 +165,16 @@ def default_dispatcher() -> Dispatcher:
     return _default
 
 
+def use_dispatcher(dispatcher: Dispatcher | None) -> Dispatcher | None:
+    """Have the module-level functions use a dispatcher, or with None find their own on the next use;
+    return the one that they had.
+    """
+    global _default
+    with _default_lock:
+        before, _default = _default, dispatcher
+    return before
+
+
 def dispatch(
     task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
 ) -> Job:
@@ -175,6 +194,6 @@ def dispatch_many(jobs: Iterable[PreparedJob]) -> list[Job]:
     return default_dispatcher().dispatch_many(jobs)
 
 
-def batch() -> AbstractContextManager[Batch]:
+def batch(*, atomic: bool = False) -> AbstractContextManager[Batch]:
     """Collect dispatches and commit them together at the end of the block, all or none."""
-    return default_dispatcher().batch()
+    return default_dispatcher().batch(atomic=atomic)

@@ -16,6 +16,7 @@ __all__ = ["Client", "Tally"]
 
 _OBJECT_BYTES = 300  # what a job, a part or a question takes in memory, beside its record
 _LOOK_BYTES = 4096  # a job is read and sent for it
+_LISTEN_BYTES = 1 << 20  # all the last events are
 
 
 class Client(FramedSocket[wire.FromClient]):
@@ -35,11 +36,11 @@ class Client(FramedSocket[wire.FromClient]):
         self._questions = 0  # asked whole, and not yet answered
         self._parts: dict[int, int] = {}  # number of an unfinished request → bytes
 
-    def receive(self) -> list[wire.Question | wire.Survey]:
+    def receive(self) -> list[wire.Question | wire.Survey | wire.Listen]:
         """Return what the client has asked. Raises ConnectionResetError when it has hung up,
         WireError when it sends anything but our protocol.
         """
-        asked: list[wire.Question | wire.Survey] = []
+        asked: list[wire.Question | wire.Survey | wire.Listen] = []
         before, self.weight = self.received, 0
         for message in self.arrived():
             if isinstance(message, wire.Hello):
@@ -58,7 +59,7 @@ class Client(FramedSocket[wire.FromClient]):
         self._is_greeted = True
         self.send(wire.Welcome(os.getpid()))
 
-    def _note(self, message: wire.Question | wire.Survey) -> None:
+    def _note(self, message: wire.Question | wire.Survey | wire.Listen) -> None:
         if isinstance(message, wire.Ask) and message.more:
             size = sum(len(job.record) + _OBJECT_BYTES for job in message.request.jobs)
             self._parts[message.number] = self._parts.get(message.number, 0) + size + _OBJECT_BYTES
@@ -70,11 +71,12 @@ class Client(FramedSocket[wire.FromClient]):
             lists = (request.jobs, request.cancel, request.retry, request.delete, request.schedules)
             self.weight += sum(map(len, lists)) * _OBJECT_BYTES
         else:
-            self.weight += _LOOK_BYTES
+            self.weight += _LISTEN_BYTES if isinstance(message, wire.Listen) else _LOOK_BYTES
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""
-        if isinstance(message, wire.Answer | wire.Seen | wire.Found | wire.Surveyed):
+        is_answer = isinstance(message, wire.Answer | wire.Seen | wire.Found | wire.Surveyed)
+        if is_answer or (isinstance(message, wire.Told) and message.last):
             self._questions -= 1
         super().send(message)
 

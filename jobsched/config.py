@@ -19,20 +19,20 @@ from jobsched.config_keys import (
     PRESSURE_KEYS,
     RETENTION_KEYS,
     TOP_KEYS,
-    Key,
-    show,
+    read_table,
 )
 from jobsched.config_values import (
     BalancerConfig,
     CategoryConfig,
     Config,
+    DeclaredSchedule,
     HttpConfig,
     PressureConfig,
     RetentionConfig,
     StorePlace,
 )
-from jobsched.errors import ConfigError, nearest
-from jobsched.toml_places import KeyPath, Problems, parse_toml
+from jobsched.errors import ConfigError
+from jobsched.toml_places import Problems, parse_toml
 
 __all__ = [
     "ENVIRONMENT",
@@ -40,12 +40,14 @@ __all__ = [
     "BalancerConfig",
     "CategoryConfig",
     "Config",
+    "DeclaredSchedule",
     "HttpConfig",
     "PressureConfig",
     "RetentionConfig",
     "StorePlace",
     "find_config",
     "load_config",
+    "load_schedules",
     "parse_config",
 ]
 
@@ -78,17 +80,39 @@ def find_config(explicit: str | os.PathLike[str] | None = None) -> Path:
 
 def load_config(path: Path) -> Config:
     """Return the configuration in a file. Raises ConfigError with every problem in it."""
+    # Not resolved: a link to the file (as Kubernetes mounts it) must not move the store with it.
+    return parse_config(_text(path), path.absolute().parent, path)
+
+
+def load_schedules(path: Path, config: Config) -> tuple[str, dict[str, DeclaredSchedule]]:
+    """Return the schedules that a file declares, and the name under which they are kept as its own: its
+    path from the configuration's folder. It has no tables but schedules, unless it is the configuration.
+
+    Raises ConfigError with every problem in it.
+    """
+    if config.path is not None and path.exists() and path.samefile(config.path):
+        return config.source, config.schedules
+    text = _text(path)
+    report = Problems(str(path), text)
+    document = parse_toml(text, report.file)
+    source = os.path.relpath(path.absolute(), config.directory)
+    read_table(report, (), document, {"schedules": TOP_KEYS["schedules"]})
+    schedules = _read_schedules(report, document, config.categories, source)
+    report.close()
+    return source, schedules
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file. Raises ConfigError."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
     try:
-        text = data.decode("utf-8-sig")  # some editors begin UTF-8 with a byte order mark
+        return data.decode("utf-8-sig")  # some editors begin UTF-8 with a byte order mark
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError([f"{path}:{line}: not UTF-8 text: {error.reason}"]) from None
-    # Not resolved: a link to the file (as Kubernetes mounts it) must not move the store with it.
-    return parse_config(text, path.absolute().parent, path)
 
 
 def parse_config(text: str, directory: Path, path: Path | None = None) -> Config:
@@ -96,11 +120,13 @@ def parse_config(text: str, directory: Path, path: Path | None = None) -> Config
     report = Problems(str(path or FILE_NAME), text)
     document = parse_toml(text, report.file)
     directory = directory.absolute()
-    values = _read_table(report, (), document, TOP_KEYS)
+    values = read_table(report, (), document, TOP_KEYS)
     sections = {
-        name: _read_table(report, (name,), document.get(name, {}), keys) for name, keys in _SECTIONS.items()
+        name: read_table(report, (name,), document.get(name, {}), keys) for name, keys in _SECTIONS.items()
     }
     categories = _read_categories(report, document)
+    source = FILE_NAME if path is None else path.name
+    schedules = _read_schedules(report, document, document.get("categories"), source)
     workers = values.setdefault("workers", os.cpu_count() or 1)
     _check_reserves(report, document, workers, categories)
     if "tasks" not in document:
@@ -116,33 +142,9 @@ def parse_config(text: str, directory: Path, path: Path | None = None) -> Config
         pressure=PressureConfig(**sections["pressure"]),
         http=HttpConfig(**sections["http"]),
         categories={name: CategoryConfig(**fields) for name, fields in categories.items()},
+        schedules=schedules,
         **values,
     )
-
-
-def _read_table(report: Problems, path: KeyPath, table: Any, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """Return the good fields of a table; the bad values and the unknown keys go to the report."""
-    fields: dict[str, Any] = {}
-    if not isinstance(table, dict):
-        report.about(path, f"expected a table, got {show(table)}")
-        return fields
-    for name, value in table.items():
-        key = keys.get(name)
-        if key is None:
-            report.about((*path, name), f"unknown key{_hint(path, name, value, keys)}")
-        elif key.field is not None:
-            try:
-                fields[key.field] = key.read(value)
-            except ValueError as error:
-                report.about((*path, name), str(error))
-    return fields
-
-
-def _hint(path: KeyPath, name: str, value: Any, keys: Mapping[str, Key]) -> str:
-    """Say what an unknown key may have been meant to be."""
-    if path[:1] == ("categories",) and isinstance(value, dict):
-        return f'; a category name with a dot is quoted: [categories."{path[1]}.{name}"]'
-    return nearest(name, keys)
 
 
 def _read_categories(report: Problems, document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -159,7 +161,7 @@ def _read_category(report: Problems, name: str, table: Any) -> dict[str, Any]:
     path = ("categories", name)
     if wrong := _name_problem(name):
         report.say(path, f"category {name!r} {wrong}")
-    fields = _read_table(report, path, table, CATEGORY_KEYS)
+    fields = read_table(report, path, table, CATEGORY_KEYS)
     low, high = fields.get("min_workers", 0), fields.get("max_workers")
     if high is not None and low > high:
         report.about((*path, "min_workers"), f"{low} is above max_workers, which is {high}")
@@ -180,6 +182,18 @@ def _name_problem(name: str) -> str | None:
     if name[0] in "_.-":
         return f"starts with {name[0]!r}, expected a lower-case letter or a digit"
     return None
+
+
+def _read_schedules(
+    report: Problems, document: dict[str, Any], categories: Any, source: str
+) -> dict[str, DeclaredSchedule]:
+    """Return the schedules, in the order of the file."""
+    tables = document.get("schedules")
+    if tables is None:
+        return {}
+    from jobsched.schedule_tables import read_schedules  # noqa: PLC0415 (triggers are slow to import)
+
+    return read_schedules(report, tables, categories if isinstance(categories, Mapping) else {}, source)
 
 
 def _check_reserves(

@@ -9,11 +9,13 @@ import msgspec
 
 from jobsched.errors import UnknownCategory
 from jobsched.rate import Rate
+from jobsched.schedule import Schedule
 
 __all__ = [
     "BalancerConfig",
     "CategoryConfig",
     "Config",
+    "DeclaredSchedule",
     "HttpConfig",
     "PressureConfig",
     "RetentionConfig",
@@ -87,6 +89,16 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Addresses, networks and names of hosts that it may reach though they are not public."""
 
 
+class DeclaredSchedule(msgspec.Struct, frozen=True):
+    """A schedule that a file declares. An `Every` has no anchor yet: the store keeps the one it has.
+
+    `is_active` None leaves it as it is in the store.
+    """
+
+    schedule: Schedule
+    is_active: bool | None = None
+
+
 class StorePlace(msgspec.Struct, frozen=True):
     """Where the jobs are kept.
 
@@ -107,6 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     store: StorePlace
     workers: int
     tasks: tuple[str, ...]
+    hooks: tuple[str, ...] = ()
+    """Callables that are called with every event, like ``shop.hooks:on_event``."""
     grace_s: float = 30.0
     """Seconds that running jobs get to finish at a stop (`grace` in the file)."""
     quota_bytes: int = 4 << 30
@@ -116,6 +130,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     pressure: PressureConfig = PressureConfig()
     http: HttpConfig = HttpConfig()
     categories: dict[str, CategoryConfig]
+    schedules: dict[str, DeclaredSchedule] = {}
+
+    @property
+    def source(self) -> str:
+        """The name under which the schedules of the file are kept as its own."""
+        return self.path.name if self.path else "categories.toml"
 
     def category(self, name: str) -> CategoryConfig:
         """Return a category's settings. Raises UnknownCategory with the nearest name."""

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobsched import fence, wire
+from jobsched.audience import Tell
 from jobsched.clock import MICROSECONDS, Clock
 from jobsched.config import Config
-from jobsched.death import cause_of_death, crash_outcome, is_bystander
+from jobsched.death import cause_of_death, crash_outcome, exit_of, is_bystander
 from jobsched.errors import JobschedError, WireError
+from jobsched.event import WorkerEnded, WorkerReady
 from jobsched.job import State
+from jobsched.job_id import format_id
 from jobsched.loop import Loop
 from jobsched.pool import Pool
 from jobsched.preloader import Exited, Loaded
@@ -23,7 +26,7 @@ from jobsched.reception import Reception
 from jobsched.store.base import GiveBack, Outcome
 from jobsched.store.reasons import may_still_run
 from jobsched.supervisor import Supervisor
-from jobsched.worker_link import Doom, WorkerLink
+from jobsched.worker_link import Doom, Held, WorkerLink
 
 __all__ = ["Crew"]
 
@@ -49,6 +52,7 @@ class Crew:
         reception: Reception,
         clock: Clock,
         next_worker: Callable[[], int],
+        tell: Tell,
     ) -> None:
         self._config = config
         self._supervisors = supervisors
@@ -56,6 +60,7 @@ class Crew:
         self._reception = reception
         self._clock = clock
         self._next_worker = next_worker
+        self._tell = tell
         self._failed_loads = 0
         self.outcomes: list[Outcome] = []
         self.give_back: list[GiveBack] = []
@@ -89,6 +94,7 @@ class Crew:
             self._next_worker,
             lambda worker: self._loop.watch(worker, partial(self._on_worker, worker)),
             self._loop.await_room,
+            tell=self._tell,
         )
         self._loop.watch(preloader, self._on_preloader)
 
@@ -151,7 +157,7 @@ class Crew:
 
     def _condemn(self, worker: WorkerLink, offence: str) -> None:
         """Have a worker killed for what it has sent: that is its job's crash."""
-        log.warning("killing worker %d: %s", worker.number & 0xFFFFFFFF, offence)
+        log.warning("killing worker %d: %s", worker.label, offence)
         if worker.held and worker.doom is None:
             cause = f"its worker was killed for what it had sent: {offence}"
             worker.doom = Doom(worker.running, State.PENDING, cause)
@@ -163,6 +169,7 @@ class Crew:
             if isinstance(message, wire.Ready):
                 worker.is_ready = True
                 worker.pid = message.pid
+                self._tell(WorkerReady, worker=worker.label, category=worker.home, pid=message.pid)
             else:
                 self._take(worker, message)
 
@@ -180,6 +187,12 @@ class Crew:
             if not held or held[0].claim != outcome.claim:
                 self._condemn(worker, "it ended a job that it does not hold")
                 break
+            if outcome.carried is not None:
+                try:
+                    outcome = self._reception.vetted(outcome)  # noqa: PLW2901 (its dispatches may be refused)
+                except WireError as error:
+                    self._condemn(worker, str(error))
+                    break
             held.popleft()
             outcomes.append(outcome)
             took += outcome.ended_at - outcome.started_at
@@ -189,6 +202,21 @@ class Crew:
             supervisor = self._supervisors[worker.serving or worker.home]
             supervisor.ran(took / count / MICROSECONDS, count)
 
+    def _say_end(self, worker: WorkerLink, exited: Exited | None, running: Held | None) -> None:
+        name, code = (None, None) if exited is None else exit_of(exited)
+        cause = "ended with its preloader" if exited is None else cause_of_death(exited)
+        if worker.doom is not None:
+            cause += f": {worker.doom.cause}"
+        self._tell(
+            WorkerEnded,
+            worker=worker.label,
+            category=worker.home,
+            signal=name,
+            exit_code=code,
+            cause=cause,
+            job=None if running is None else format_id(running.job),
+        )
+
     def _bury(self, worker: WorkerLink, exited: Exited | None, *, may_run: bool = False) -> None:
         """Settle what a dead worker held. Without `exited` it died with the preloader, or `may_run`."""
         now, at = self._clock.monotonic(), self._clock.now()
@@ -197,6 +225,7 @@ class Crew:
         self._reception.forget(worker)
         del self.pool.workers[worker.number]
         running, unstarted = worker.fall()
+        self._say_end(worker, exited, running)
         self.give_back += unstarted
         is_innocent = running is not None and is_bystander(running, worker.doom, stopping=self.is_killing)
         if running is not None and may_run:
@@ -214,6 +243,6 @@ class Crew:
             wait = self._supervisors[culprit].died(now, worker.started_at, running.job if running else None)
             log.warning(
                 "worker %d of category=%s was %s; replaced in %g s",
-                worker.number & 0xFFFFFFFF, culprit, cause_of_death(exited), wait,
+                worker.label, culprit, cause_of_death(exited), wait,
             )  # fmt: skip
         worker.close()

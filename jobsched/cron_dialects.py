@@ -142,7 +142,7 @@ def _uneven_step(key: str, field: str, step: int) -> Iterator[Difference]:
     rest = kind.high + 1 - values[-1]
     if len(values) == 1:
         yield "uneven-step", f"{kind.name} {field} never comes to a second value: write {values[0]}"
-    elif rest != step or key == "day":  # months differ in length
+    elif rest != step:
         even = f"Every('{step}{_EVEN[key]}')" if key in _EVEN else "the months one by one"
         text = (
             f"{kind.name} {field} starts again with each {_RESTARTS[key]}: {values[0]} comes "

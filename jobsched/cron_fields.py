@@ -19,6 +19,8 @@ __all__ = ["KINDS", "NICKNAMES", "CronFields", "FieldKind", "field_values", "par
 
 _MOST = 256  # characters: longer ones take croniter more than a moment
 _FIELDS = 5
+_ANY = ("*", "?")
+_ALL_HAVE = 28  # the last day that each month has
 
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -71,6 +73,16 @@ class CronFields(NamedTuple):
     def takes_either_day(self) -> bool:
         """Say whether either of the two days suffices: neither begins with ``*``, as in Vixie's cron."""
         return self.day[0] not in "*?" and self.weekday[0] not in "*?"
+
+    @property
+    def comes_each_month(self) -> bool:
+        """Say whether each month is seen to have such a day, without a look at the calendar."""
+        days, weekdays = (
+            field_values(field, KINDS[kind]) for field, kind in ((self.day, "day"), (self.weekday, "weekday"))
+        )
+        if self.weekday in _ANY:
+            return min(days, default=_ALL_HAVE + 1) <= _ALL_HAVE
+        return self.day in _ANY and bool(weekdays)
 
 
 def parse_fields(text: str, *, seconds: bool) -> CronFields:
@@ -141,9 +153,17 @@ def _check_part(part: str, kind: FieldKind, text: str, *, alone: bool) -> None:
     elif _BY_CHANCE.fullmatch(part):
         _refuse(text, f"{part!r} is drawn by chance, and anew at each start: write a number")
     elif "/" in part:
-        _refuse(text, f"a step needs a range, {part!r} has none: write */{part.partition('/')[2]}")
+        _refuse(text, f"a step needs a range, {part!r} has none: write {_with_range(part, kind)}")
     else:
         _number(part, kind, text)
+
+
+def _with_range(part: str, kind: FieldKind) -> str:
+    """Return what a value with a step means to those that take it."""
+    first, _, step = part.partition("/")
+    if first == str(kind.high):
+        return first
+    return f"{first}-{kind.high}/{step}" if first.isdigit() or first in kind.names else f"*/{step}"
 
 
 def _check_step(step: str, kind: FieldKind, text: str) -> None:

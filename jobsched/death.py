@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Protocol
 
+from jobsched.board import Board
 from jobsched.job import Crash, JobError, State
 from jobsched.preloader import Exited
 from jobsched.redact import redact
 from jobsched.store.base import Outcome
-from jobsched.worker_link import Doom, Held, WorkerLink
+from jobsched.worker_link import Doom, Held
 
-__all__ = ["cause_of_death", "crash_outcome", "is_bystander"]
+__all__ = ["Mortal", "cause_of_death", "crash_outcome", "exit_of", "is_bystander"]
+
+
+class Mortal(Protocol):
+    """What is looked at of a worker that has died: its board, and what it was killed for, if it was."""
+
+    board: Board
+    doom: Doom | None
 
 
 def cause_of_death(exited: Exited) -> str:
@@ -22,7 +31,13 @@ def cause_of_death(exited: Exited) -> str:
     return f"left with exit code {crash.exit_code}"
 
 
-def crash_outcome(held: Held, worker: WorkerLink, exited: Exited, started_at: int, now: int) -> Outcome:
+def exit_of(exited: Exited) -> tuple[str | None, int | None]:
+    """Return the signal by which a worker ended, or its exit code."""
+    crash = _crash(exited, out_of_memory=False)
+    return crash.signal, crash.exit_code
+
+
+def crash_outcome(held: Held, worker: Mortal, exited: Exited, started_at: int, now: int) -> Outcome:
     """Return the outcome of the job that a worker was running when it died, or was killed for it.
 
     Also after exit code 0: only a result says that a job is done.

@@ -14,6 +14,7 @@ from jobsched import definition as tasks
 from jobsched.built_in import BUILT_IN, off
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.codec import encode_arguments
+from jobsched.context import current
 from jobsched.courier import Courier
 from jobsched.definition import TaskDefinition
 from jobsched.errors import InvalidOption, UnknownTask, rebuilt
@@ -109,6 +110,7 @@ class Dispatcher:
         at_most_once: bool | None = None,
         name: str | None = None,
         id: str | None = None,  # noqa: A002 (the glossary's word)
+        atomic: bool = False,
     ) -> Job:
         """Put a job on its category's queue; return when it is on disk.
 
@@ -116,17 +118,18 @@ class Dispatcher:
         in seconds or a timedelta, `at` an aware datetime: the job waits until then. `priority`
         orders jobs within a category, higher first. `timeout` limits a run, `expires_in` the time
         until it starts. `unique` is a key, or more of it, `limit` a key of which only so many jobs
-        run at once. Dispatching the same `id` again is no second
-        job. Raises UnknownTask, UnknownCategory, ArgumentError, InvalidOption, PayloadTooLarge,
-        DuplicateJob, QueueFull, StoreFull, and Unavailable when the outcome is unknown: repeat with
-        the same `id` then.
+        run at once. Dispatching the same `id` again is no second job. With `atomic` the job that runs
+        here dispatches it together with its own completion, in one commit; if it does not complete it
+        has dispatched nothing. Raises UnknownTask, UnknownCategory, ArgumentError, InvalidOption,
+        PayloadTooLarge, DuplicateJob, QueueFull, StoreFull, and Unavailable when the outcome is
+        unknown: repeat with the same `id` then.
         """
         job = self.prepare(
             task, category, delay, at=at, args=args, kwargs=kwargs, priority=priority,
             max_retries=max_retries, timeout=timeout, expires_in=expires_in, unique=unique, limit=limit,
             at_most_once=at_most_once, name=name, id=id,
         )  # fmt: skip
-        return self.dispatch_many([job])[0]
+        return self.commit([job], (), atomic=atomic)[0]
 
     async def adispatch(
         self, task: TaskLike, category: str | None = None, delay: float | timedelta = 0, **options: Any
@@ -134,8 +137,9 @@ class Dispatcher:
         """`dispatch` from a coroutine: the event loop goes on meanwhile."""
         import asyncio  # noqa: PLC0415 (half of the time that `import jobsched` would take)
 
+        atomic = options.pop("atomic", False)
         job = self.prepare(task, category, delay, **options)
-        return (await asyncio.to_thread(self.dispatch_many, [job]))[0]
+        return (await asyncio.to_thread(self.dispatch_many, [job], atomic=atomic))[0]
 
     def prepare(
         self,
@@ -193,13 +197,15 @@ class Dispatcher:
             terms_of(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
         )
 
-    def dispatch_many(self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False) -> list[Job]:
+    def dispatch_many(
+        self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False, atomic: bool = False
+    ) -> list[Job]:
         """Dispatch prepared jobs in one commit: all of them or, with an error, none.
 
         Up to 100,000 jobs or 64 MiB. `allow_unknown` takes jobs of tasks that the node does not
         know: they are parked until one does. Raises what `dispatch` does.
         """
-        return self.commit(list(jobs), (), allow_unknown=allow_unknown)
+        return self.commit(list(jobs), (), allow_unknown=allow_unknown, atomic=atomic)
 
     def commit(
         self,
@@ -207,28 +213,43 @@ class Dispatcher:
         schedules: Sequence[ScheduleChange],
         *,
         allow_unknown: bool = False,
+        atomic: bool = False,
     ) -> list[Job]:
-        """Dispatch prepared jobs and change schedules in one commit: all or nothing."""
+        """Dispatch prepared jobs and change schedules in one commit: all or nothing; with `atomic` in that
+        which completes the job that runs here.
+        """
         if not jobs and not schedules:
             return []
         if not allow_unknown:
             self._refuse_off({job.task for job in jobs})
         now = self._clock.now()
         limits = {name: self.config.categories[name].max_pending for name in {job.category for job in jobs}}
-        reply = self.send(
-            Request(
-                jobs=[new_job(job, now) for job in jobs],
-                max_pending={name: limit for name, limit in limits.items() if limit is not None},
-                takes_unknown=allow_unknown,
-                schedules=schedules,
-            )
+        request = Request(
+            jobs=[new_job(job, now) for job in jobs],
+            max_pending={name: limit for name, limit in limits.items() if limit is not None},
+            takes_unknown=allow_unknown,
+            schedules=schedules,
         )
+        reply = self._carried(request) if atomic else self.send(request)
         return [Job(self, reply.kept.get(place, job.id)) for place, job in enumerate(jobs)]
 
+    def _carried(self, request: Request) -> Accepted:
+        """Leave a request to the completion of the job that runs here. Raises InvalidOption where none
+        does.
+        """
+        job = current.get(None)
+        if job is None:
+            raise InvalidOption("atomic is for a job that runs: here is none to complete")
+        for task in {new.task for new in request.jobs}:
+            tasks.find(task)
+        job.carry(request)
+        return Accepted()
+
     @contextmanager
-    def batch(self) -> Iterator[Batch]:
+    def batch(self, *, atomic: bool = False) -> Iterator[Batch]:
         """Collect dispatches and changes of schedules, and commit them together at the end of the
-        block: all or none.
+        block: all or none. With `atomic` they are committed with the completion of the job that runs
+        here.
 
         An exception in the block does nothing of it.
         """
@@ -236,7 +257,7 @@ class Dispatcher:
 
         batch = Batch(self)
         yield batch
-        self.commit(batch.jobs, batch.changes)
+        self.commit(batch.jobs, batch.changes, atomic=atomic)
 
     # Schedules.
 

@@ -5,11 +5,13 @@ Times are UTC microseconds.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
 
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
+from jobsched.own_trigger import TimesUnknown
 from jobsched.schedule import Schedule
 from jobsched.trigger import Cron, Every, Trigger, count_of
 from jobsched.trigger_data import from_data
@@ -43,7 +45,9 @@ def fire_time(schedule: Schedule, due_at: int, trigger: Trigger | None = None) -
     """
     if not due_at or not schedule.jitter_s:
         return due_at
-    following = next_due(schedule, due_at, trigger)
+    following = 0
+    with contextlib.suppress(TimesUnknown):
+        following = next_due(schedule, due_at, trigger)
     longest = schedule.jitter_s * MICROSECONDS
     if following:
         longest = min(longest, following - due_at)
@@ -64,12 +68,13 @@ class DueTimes:
         self._trigger = trigger
         self._until = until
         self._next = first  # behind those that are listed
+        self._unknown: TimesUnknown | None = None  # what that is
         self._listed: Sequence[int] = self._list(first, are_listed) if 0 < first <= until else ()
         self._count: int | None = None if self._has_more else len(self._listed)
         if self._has_more and isinstance(trigger, Cron) and not are_listed:
             self._count = count_of(trigger, from_micros(first), from_micros(self.last))
             if self._count is None:
-                self._extend([*self._listed], COUNTED)
+                self._listed = self._extend([*self._listed], COUNTED)
                 self._count = None if self._has_more else len(self._listed)
 
     @property
@@ -85,21 +90,26 @@ class DueTimes:
         """Return the first ones, all those of an interval."""
         if isinstance(self._trigger, Every):
             end = min(self._until, self._schedule.end_at or self._until)
-            steps = range(first, end + 1, to_micros(from_micros(0) + self._trigger.interval))
+            steps = range(first, end + 1, to_micros(from_micros(0) + self._trigger.step))
             self._next = next_due(self._schedule, steps[-1], self._trigger)
             return steps
-        return self._extend([], COUNTED if are_listed else min(_FEW, COUNTED))
+        can_count = isinstance(self._trigger, Cron) and not are_listed
+        return self._extend([], min(_FEW, COUNTED) if can_count else COUNTED)
 
     def _extend(self, listed: list[int], most: int) -> list[int]:
         while self._has_more and len(listed) < most:
             listed.append(self._next)
-            self._next = next_due(self._schedule, self._next, self._trigger)
-        self._listed = listed
+            try:
+                self._next = next_due(self._schedule, self._next, self._trigger)
+            except TimesUnknown as error:
+                self._next, self._unknown = 0, error
         return listed
 
     @property
     def following(self) -> int:
-        """The first one behind the stretch, 0 without one."""
+        """The first one behind the stretch, 0 without one. Raises TimesUnknown."""
+        if self._unknown is not None:
+            raise self._unknown
         return next_due(self._schedule, self._until, self._trigger) if self._has_more else self._next
 
     def __bool__(self) -> bool:

@@ -6,7 +6,7 @@ was suspended, a node that was down and a clock that was set forwards are one an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -14,16 +14,22 @@ from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.codec import encode_record
 from jobsched.due_times import DueTimes, fire_time, next_due
 from jobsched.job import NO_TERMS, JobRecord, Terms
+from jobsched.own_trigger import KnownTimes, TimesUnknown
 from jobsched.schedule import FiringKind, FiringRecord, Schedule, StoredSchedule, is_to_come
 from jobsched.store.base import Firing, NewJob
-from jobsched.terms import schedule_limit
+from jobsched.terms import Unique, schedule_limit, unique_key
 from jobsched.trigger import Every, Trigger
 from jobsched.trigger_data import from_data, to_data
 
-__all__ = ["DEFAULT_SKIP_GRACE_S", "fire", "job_of", "put_off", "set_back"]
+__all__ = ["DEFAULT_SKIP_GRACE_S", "REFILL", "fire", "job_of", "put_off", "set_back"]
 
 DEFAULT_SKIP_GRACE_S = 60.0
 """How late a due time may be with misfire "skip", where no grace is given."""
+
+REFILL = "jobsched.refill:refill"
+"""The task that works out more times of a trigger of the user's own."""
+
+_LOOK_AGAIN = 60 * MICROSECONDS  # at a schedule whose next time is not known
 
 MakeId = Callable[[], bytes]
 
@@ -39,7 +45,11 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
         return _firing(stored, [], 0, trigger)
     first = state.next_at
     if first <= state.last_at:
-        first = next_due(schedule, state.last_at, trigger)
+        try:
+            first = next_due(schedule, state.last_at, trigger)
+        except TimesUnknown as error:
+            waits = put_off(stored, now, now + _LOOK_AGAIN, str(error))
+            return msgspec.structs.replace(waits, jobs=_refills(stored, trigger, now, make_id))
     if not 0 < first <= now:
         return _firing(stored, [], first, trigger)
     until = _until(schedule, trigger, first, now)
@@ -50,10 +60,23 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
         records += _one_each(timely, most, now, make_id)
     elif timely:
         records.append(_of_all(timely, now, job=make_id()))
-    return _firing(stored, records, timely.following, trigger)
+    refills = _refills(stored, trigger, now, make_id)
+    try:
+        next_at = timely.following if timely else next_due(schedule, until, trigger)
+        return _firing(stored, records, next_at, trigger, refills)
+    except TimesUnknown:  # it is due no earlier than it was last, and looked at again
+        found = _firing(stored, records, 0, trigger, refills)
+        last = records[-1].until_at if records else first
+        return msgspec.structs.replace(found, next_at=last, fire_at=now + _LOOK_AGAIN)
 
 
-def _firing(stored: StoredSchedule, records: list[FiringRecord], next_at: int, trigger: Trigger) -> Firing:
+def _firing(
+    stored: StoredSchedule,
+    records: list[FiringRecord],
+    next_at: int,
+    trigger: Trigger,
+    others: Sequence[NewJob] = (),
+) -> Firing:
     schedule = stored.schedule
     jobs = [job_of(schedule, record.job, record.at, record.until_at) for record in records if record.job]
     return Firing(
@@ -61,7 +84,7 @@ def _firing(stored: StoredSchedule, records: list[FiringRecord], next_at: int, t
         revision=stored.state.revision,
         due_at=stored.state.next_at,
         records=records,
-        jobs=jobs,
+        jobs=[*jobs, *others],
         next_at=next_at,
         fire_at=fire_time(schedule, next_at, trigger),
     )
@@ -85,7 +108,11 @@ def _split(
     grace_s = _grace_s(schedule)
     oldest = first if grace_s is None else now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
     late = DueTimes(schedule, trigger, first, min(until, oldest - 1))
-    first = late.following if late else first
+    if late:
+        try:
+            first = late.following
+        except TimesUnknown:
+            first = 0
     return late, DueTimes(schedule, trigger, first, until, are_listed=schedule.misfire == "run_all")
 
 
@@ -135,6 +162,18 @@ def _terms_of(schedule: Schedule, now: int) -> Terms:
     return terms
 
 
+def _refills(stored: StoredSchedule, trigger: Trigger, now: int, make_id: MakeId) -> list[NewJob]:
+    """Return the job that works out more times of a trigger of the user's own, if few are left."""
+    if not (isinstance(trigger, KnownTimes) and trigger.needs_more(now)):
+        return []
+    job_id, name = make_id(), stored.schedule.name
+    args = msgspec.Raw(msgspec.msgpack.encode([name]))
+    category = stored.schedule.category
+    record = JobRecord(job_id, REFILL, category, 0, now, args, msgspec.Raw(b"\x80"))
+    terms = Terms(unique=unique_key(REFILL, Unique(key=name), b""))
+    return [NewJob(job_id, REFILL, category, 0, 0, encode_record(record), terms)]
+
+
 def set_back(stored: StoredSchedule, now: int) -> Firing | None:
     """Return what is done about a schedule when the clock was set back behind a due time that is on
     record, or behind its last change; None if it was not, or does no harm.
@@ -158,7 +197,7 @@ def set_back(stored: StoredSchedule, now: int) -> Firing | None:
 
 def _counted_anew(stored: StoredSchedule, trigger: Every, known_at: int, now: int, why: str) -> Firing | None:
     """Return what has an interval go on, unless it does so anyway, or is to begin later."""
-    step = to_micros(from_micros(0) + trigger.interval)
+    step = to_micros(from_micros(0) + trigger.step)
     begin = max(stored.schedule.start_at, to_micros(trigger.anchor) if trigger.anchor else 0)
     if stored.state.next_at - now <= step or begin > known_at:
         return None

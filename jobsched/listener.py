@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from jobsched import wire
+from jobsched.audience import Audience
 from jobsched.client import Client, Tally
 from jobsched.errors import Unavailable, WireError
 from jobsched.loop import Loop
@@ -123,10 +124,11 @@ class Clients:
     others wait in their sockets, and come first in the next turn. No request is ever split.
     """
 
-    def __init__(self, listener: Listener, loop: Loop, reception: Reception) -> None:
+    def __init__(self, listener: Listener, loop: Loop, reception: Reception, audience: Audience) -> None:
         self._listener = listener
         self._loop = loop
         self._reception = reception
+        self._audience = audience
         self._connected: dict[Client, None] = {}  # who was heard longest ago comes first
         self._is_full = False
         self._unsent = Tally(_MAX_UNSENT, lambda client: client.unsent)
@@ -203,7 +205,10 @@ class Clients:
         messages = client.receive()
         self._gathered += client.weight
         for message in messages:
-            self._reception.take(client, message)
+            if isinstance(message, wire.Listen):
+                self._audience.join(client, message)
+            else:
+                self._reception.take(client, message)
         self._connected[client] = self._connected.pop(client)
         offender = self._unfinished.offender(client)
         if offender is not None:
@@ -241,6 +246,7 @@ class Clients:
         self._unfinished.forget(client)
         self._loop.forget(client)
         self._reception.forget(client)
+        self._audience.leave(client)
         client.close()
 
     def close(self) -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+from jobsched.audience import Audience
 from jobsched.balancer import Balancer
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
 from jobsched.crew import Crew
+from jobsched.declarer import Declarer
 from jobsched.drain import Drain
 from jobsched.errors import NoRoom, NotCommitted
+from jobsched.event import Event, NodeDraining, NodeHeld, NodeReleased, NodeStarted
 from jobsched.job import State, is_final
 from jobsched.job_id import format_id
 from jobsched.keeper import Keeper
@@ -32,6 +34,7 @@ from jobsched.pressure import Pressure
 from jobsched.reception import Reception
 from jobsched.report import Decision, NodeReport
 from jobsched.scheduler import Scheduler
+from jobsched.stop_signals import stopping_on_signals
 from jobsched.store.base import CategoryStats, Refused, Turn, TurnResult
 from jobsched.store.turnlog import RecordingStore, TurnLog
 from jobsched.supervisor import Supervisor
@@ -58,7 +61,8 @@ class Node:
 
     `until_idle` ends it when nothing is left to do; `grace_s` is how long a stop waits for running
     jobs, the configuration's by default; `report` is called from the loop, four times a second at
-    most and once at the end; `turn_log` is a file to which every turn is written, for replay.
+    most and once at the end; `hook` likewise with every event; `turn_log` is a file to which every turn is
+    written, for replay.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Node:
         until_idle: bool = False,
         grace_s: float | None = None,
         report: Callable[[NodeReport], None] | None = None,
+        hook: Callable[[Event], object] | None = None,
         turn_log: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -87,6 +92,7 @@ class Node:
         self._keeper = Keeper(config.retention)
         self._pressure = Pressure(config.pressure)
         self._reception = Reception(config)
+        self._audience = Audience(config, self._loop, self._clock, hook)
         self._stats: dict[str, CategoryStats] = {}
         self._decisions: list[Decision] = []
         self._commit_s = 0.001  # a moving average
@@ -111,7 +117,8 @@ class Node:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.suppress(StoppedEarly))
             stack.callback(self._loop.close)
-            stack.enter_context(self._signals())
+            stack.enter_context(stopping_on_signals(self.stop))
+            stack.callback(self._audience.close, lambda: self._stops > 1)
             owned = stack.enter_context(own(self._config, self._clock.now(), lambda: bool(self._stops)))
             self._open(owned)
             stack.callback(self._clients.close)
@@ -122,13 +129,16 @@ class Node:
                 reception=self._reception,
                 clock=self._clock,
                 next_worker=owned.next_worker,
+                tell=self._audience.note,
             )
             stack.callback(self._crew.close)
             self._reception.report = self._view
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
+            self._audience.note(NodeStarted, pid=os.getpid(), workers=self._config.workers)
             while not self._is_over():
                 self._turn()
             self._show(final=True)
+            self._audience.end(self._drain.put_back if self._drain else 0)
         log.info("node stopped")
         if self._drain is not None and self._drain.put_back:
             return JOBS_PUT_BACK
@@ -145,28 +155,13 @@ class Node:
             self._store = RecordingStore(owned.store, TurnLog(self._turn_log))
         self._stats = self._store.stats()
         self._scheduler.open(self._store)
+        self._audience.open(self._store)
         self._failed_before = self._failed()
-        self._clients = Clients(owned.listener, self._loop, self._reception)
+        Declarer(self._config, self._store, self._reception, self._clock).ask()  # before any client
+        self._clients = Clients(owned.listener, self._loop, self._reception, self._audience)
         for name in self._stats.keys() - self._config.categories.keys():
             if sum(self._stats[name].counts[: State.IN_PROGRESS]):
                 log.warning("category %r has jobs and is not configured: they wait", name)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have SIGTERM, SIGINT and a closed terminal ask for a stop. Only a main thread gets signals."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        }
-        for number in before:
-            signal.signal(number, lambda *_: self.stop())
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _failed(self) -> int:
         """Return how many jobs have failed for good since the start."""
@@ -197,6 +192,7 @@ class Node:
             self.stop()
         if ended or self._reception.has_looks:
             self._reception.settle(self._store, ended)
+        self._audience.step(self._clock.monotonic())
         if self._report is not None:
             self._show()
 
@@ -232,6 +228,7 @@ class Node:
             return 0.0
         waits = [self._waiter.timeout_s(self._clock.now()), self._warden.timeout_s(self._pool, now)]
         waits += [self._pressure.timeout_s(now), self._pool.wait_s(self._waiting(), now)]
+        waits.append(self._audience.timeout_s(now))
         if self._report is not None:
             waits.append(_REPORT_S)
         if self._pool.holds_ahead:
@@ -257,8 +254,11 @@ class Node:
         was_held = self._pressure.is_held
         if self._pressure.step(now) != was_held:
             log.warning("%s", self._pressure.reason or "the machine is calm again: jobs start")
+            held = {"cause": self._pressure.reason} if self._pressure.is_held else {}
+            self._audience.note(NodeHeld if held else NodeReleased, **held)
         if self._stops and self._drain is None:
             self._drain = Drain(self._crew, self._grace_s, now)
+            self._audience.note(NodeDraining, grace_s=self._grace_s)
         if self._drain is not None:
             self._drain.step(now, at_once=self._stops > 1)
             return
@@ -306,6 +306,7 @@ class Node:
             prune=prune,
             firings=firings,
             forget_ended=self._keeper.ended_before(at) if prune else 0,
+            watch=self._audience.watch,
         )
 
     def _waiting(self) -> dict[str, int]:
@@ -324,6 +325,7 @@ class Node:
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
+        self._audience.see(turn, result)
         self._end_cancelled(turn)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it, and

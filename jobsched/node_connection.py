@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,9 @@ from jobsched.errors import WireError, rebuilt
 from jobsched.report import NodeReport
 from jobsched.store.base import Reply, Request, StoredJob
 from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
+
+if TYPE_CHECKING:
+    from jobsched.event import Event
 
 __all__ = ["PATIENCE_S", "NodeConnection"]
 
@@ -88,6 +92,21 @@ class NodeConnection:
             message = self._receive()
             if isinstance(message, wire.Surveyed) and message.number == self._number:
                 return message.report
+
+    def listen(self, wanted: wire.Listen) -> Iterator[Sequence[Event]]:
+        """Yield events as they come, until the node has told the last one. Raises ConnectionError when it
+        is gone without that.
+        """
+        from jobsched.event import from_frame  # noqa: PLC0415 (forty types, and only for this)
+
+        self._socket.sendall(wire.frame(wanted))
+        self._socket.settimeout(None if wanted.follow else self._patience_s)
+        while True:
+            message = self._receive()
+            if isinstance(message, wire.Told) and message.number == wanted.number:
+                yield from_frame(message.events)
+                if message.last:
+                    return
 
     def _receive(self) -> wire.FromNode:
         while not self._arrived:

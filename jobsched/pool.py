@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 import msgspec
 
+from jobsched.audience import Tell, untold
+from jobsched.event import WorkerLent, WorkerMoved, WorkerStarted
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
 from jobsched.report import CategoryReport
@@ -33,7 +35,7 @@ class Pool:
     """Workers and supervisors. Belongs to the node's loop.
 
     `number` gives the next worker number, never one used before; `joined` and `blocked` have the
-    sockets of workers watched.
+    sockets of workers watched; `tell` notes events.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Pool:
         number: Callable[[], int],
         joined: Callable[[WorkerLink], None],
         blocked: Callable[[WorkerLink], None],
+        *,
+        tell: Tell = untold,
     ) -> None:
         self.preloader = preloader
         self.workers: dict[int, WorkerLink] = {}
@@ -50,6 +54,7 @@ class Pool:
         self._number = number
         self._joined = joined
         self._blocked = blocked
+        self._tell = tell
         self._for_free: set[str] = set()  # categories whose next job is for a worker that is free
 
     # How many, and where.
@@ -92,9 +97,19 @@ class Pool:
         return self._supervisors[worker.serving or worker.home].rest_s(now - worker.progress_at)
 
     def _move(self, worker: WorkerLink, category: str) -> list[GiveBack]:
-        log.debug("worker %d moves category=%s to=%s", worker.number, worker.home, category)
-        worker.home = category
+        self._rehome(worker, category)
         return worker.revoke() if worker.serving != category else []
+
+    def _rehome(self, worker: WorkerLink, category: str) -> None:
+        log.debug("worker %d moves category=%s to=%s", worker.label, worker.home, category)
+        before, worker.home = worker.home, category
+        self._tell(WorkerMoved, worker=worker.label, category=category, before=before)
+
+    def _swap(self, one: WorkerLink, other: WorkerLink) -> None:
+        """Have two workers change places."""
+        home = one.home
+        self._rehome(one, other.home)
+        self._rehome(other, home)
 
     def _start(self, category: str, now: float) -> None:
         try:
@@ -108,6 +123,7 @@ class Pool:
         self.workers[worker.number] = worker
         self._joined(worker)
         self.preloader.fork(worker)
+        self._tell(WorkerStarted, worker=worker.label, category=category)
 
     def restart_in(self, now: float) -> float | None:
         """Return the seconds until a worker that is missing may be started, None if none is."""
@@ -139,7 +155,8 @@ class Pool:
                 others = (worker for worker in self.workers.values() if not worker.is_leaving)
                 peers = [lent, *(other for other in others if other.serving == other.home == lent.serving)]
                 soonest = min(peers, key=lambda worker: self._free_in_s(worker, now))
-                soonest.home, lent.home = lent.home, soonest.home
+                if soonest is not lent:
+                    self._swap(soonest, lent)
                 revoked += soonest.revoke()
         return revoked
 
@@ -223,7 +240,7 @@ class Pool:
             owed = next((other for other in lent if other.serving == worker.home), None)
             if owed is not None and worker.is_idle:
                 lent.remove(owed)
-                worker.home, owed.home = owed.home, worker.home
+                self._swap(worker, owed)
 
     def _lend(
         self,
@@ -293,8 +310,11 @@ class Pool:
             if worker is None or worker.is_leaving:
                 orphans += [GiveBack(claim.job, claim.number) for claim in share]
             else:
-                worker.hand_out(share, categories[number], now)
-                self._supervisors[categories[number]].started(len(share), now)
+                category = categories[number]
+                if category not in (worker.home, worker.serving):
+                    self._tell(WorkerLent, worker=worker.label, category=worker.home, to=category)
+                worker.hand_out(share, category, now)
+                self._supervisors[category].started(len(share), now)
         return orphans
 
     def revoke_stuck(self, now: float, commit_s: float) -> list[GiveBack]:

@@ -133,6 +133,7 @@ def load(settings: Settings) -> LoadFailed | None:
             importlib.import_module(module)
         except BaseException:  # noqa: BLE001 (user code; SystemExit at import is a failure too)
             return LoadFailed(module, traceback.format_exc()[-_PACKET // 2 :])
+    importlib.import_module("jobsched.refill")  # the one task that is always on
     with contextlib.suppress(JobschedError):  # while the environment says where: a job may change it
         default_dispatcher()
     return None

@@ -16,7 +16,8 @@ from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
 from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
 from jobsched.schedule import PutSchedule, RunSchedule, Schedule, ScheduleChange, SwitchSchedule, name_problem
-from jobsched.store.base import JobStore, NewJob, Refused, Reply, Request, StoredJob
+from jobsched.store.base import JobStore, NewJob, Outcome, Refused, Reply, Request, StoredJob
+from jobsched.store.reasons import refused_with
 from jobsched.store.schedule_query import findings
 
 __all__ = ["Asker", "Reception"]
@@ -117,6 +118,17 @@ class Reception:
             if name not in categories:
                 return _refused(UnknownCategory(name, categories))
         return None
+
+    def vetted(self, outcome: Outcome) -> Outcome:
+        """Return an outcome whose job has dispatched more, or that of its refusal. Raises WireError."""
+        carried = outcome.carried
+        if carried is None:
+            return outcome
+        _check_ids(wire.Ask(0, carried))
+        refusal = self._refusal(carried)
+        if refusal is not None:
+            return refused_with(outcome, refusal.reason)
+        return msgspec.structs.replace(outcome, carried=self._limited(carried))
 
     def _cannot_fire(self, schedule: Schedule) -> Refused | None:
         """Return why a schedule cannot be taken."""

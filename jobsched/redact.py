@@ -8,8 +8,9 @@ a secret is no secret to any pattern: to redact twice changes nothing more.
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["is_secret_name", "redact"]
+__all__ = ["hidden", "is_secret_name", "redact"]
 
 _MARK = "***"
 
@@ -169,3 +170,13 @@ def _value(text: str, key: re.Match[str]) -> tuple[int, int] | None:
     else:
         found = None if text[at : at + 1] in "([{<" else _PLAIN.match(text, at)
     return found.span() if found and found[0] not in _NO_SECRET else None
+
+
+def hidden(value: Any) -> Any:
+    """Return a value of a job's arguments with `***` in the place of what has the name of a secret."""
+    if isinstance(value, dict):
+        return {
+            key: "***" if isinstance(key, str) and is_secret_name(key) else hidden(item)
+            for key, item in value.items()
+        }
+    return [hidden(item) for item in value] if isinstance(value, list) else value

@@ -24,6 +24,7 @@ __all__ = [
     "RunSchedule",
     "Schedule",
     "ScheduleChange",
+    "ScheduleNews",
     "ScheduleState",
     "StoredSchedule",
     "SwitchSchedule",
@@ -188,6 +189,14 @@ ScheduleChange = PutSchedule | RemoveSchedule | SwitchSchedule | RunSchedule
 def is_to_come(due_at: int, now: int) -> bool:
     """Say whether a due time is ahead of a clock that was set back: by more than it is set all the time."""
     return due_at > now + _SET_BACK
+
+
+class ScheduleNews(msgspec.Struct, frozen=True, array_like=True):
+    """What a change has done to a schedule; `job` is the one that was fired by hand."""
+
+    name: str
+    what: Literal["added", "changed", "removed", "activated", "deactivated", "run"]
+    job: bytes = b""
 
 
 def name_problem(name: Any) -> str | None:

@@ -56,8 +56,8 @@ def _of_one(trigger: Trigger, now: datetime) -> Iterator[tuple[str, str]]:
         yield "never", "never fires again: remove it, or give it a time to come"
     else:
         yield from _rare(trigger, first)
-    if isinstance(trigger, Every) and trigger.interval < _MINUTE:
-        seconds = f"{plain_seconds(trigger.interval)}"
+    if isinstance(trigger, Every) and trigger.step < _MINUTE:
+        seconds = f"{plain_seconds(trigger.step)}"
         yield (
             "sub-minute",
             f"fires every {seconds} s, a job each: write a minute or more, or loop within one job",

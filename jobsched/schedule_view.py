@@ -19,6 +19,7 @@ __all__ = ["FiringInfo", "ScheduleInfo", "firing_info", "schedule_info"]
 class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule. `next_at` is None when it is not active, or has ended at `ended_at`. `runs` counts the
     firings that made a job, `last_job` is the id of the last of these. `args` and `kwargs` are plain.
+    `source` is the file that declares it, "" for one that a program has added.
     """
 
     name: str
@@ -27,6 +28,11 @@ class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True):
     trigger: Trigger
     args: list[Any]
     kwargs: dict[str, Any]
+    priority: int
+    label: str | None
+    max_retries: int | None
+    timeout_s: float | None
+    expires_in_s: float | None
     is_active: bool
     next_at: datetime | None
     runs: int
@@ -74,6 +80,11 @@ def schedule_info(stored: StoredSchedule) -> ScheduleInfo:
         trigger=from_data(schedule.trigger),
         args=msgspec.msgpack.decode(schedule.args),
         kwargs=msgspec.msgpack.decode(schedule.kwargs),
+        priority=schedule.priority,
+        label=schedule.label,
+        max_retries=schedule.max_retries,
+        timeout_s=schedule.timeout_s,
+        expires_in_s=schedule.expires_in_s,
         is_active=state.is_active,
         next_at=_time(state.next_at) if state.is_active else None,
         runs=state.runs,

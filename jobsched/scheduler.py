@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from jobsched.clock import MICROSECONDS, from_micros
-from jobsched.errors import InvalidOption
+from jobsched.errors import JobschedError
 from jobsched.firing import fire, put_off, set_back
 from jobsched.job_id import format_id, new_id
 from jobsched.schedule import FiringKind, FiringRecord, StoredSchedule
@@ -111,7 +111,7 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
     for stored in due:
         try:
             yield fire(stored, at, new_id)
-        except (InvalidOption, OverflowError) as error:
+        except (JobschedError, OverflowError) as error:
             yield put_off(stored, at, at + int(_BROKEN_S * MICROSECONDS), str(error))
         if time.perf_counter() - started > _TURN_S:
             return
@@ -120,7 +120,7 @@ def _fired(due: Iterable[StoredSchedule], at: int) -> Iterable[Firing]:
 def _set_back(stored: StoredSchedule, at: int) -> Firing | None:
     try:
         return set_back(stored, at) if stored.state.is_active else None
-    except (InvalidOption, OverflowError):
+    except (JobschedError, OverflowError):
         return None  # it is said when it fires
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from jobsched.clock import from_micros
 from jobsched.dispatcher import Dispatcher, Job, TaskLike
 from jobsched.due_times import first_due
-from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound, nearest
+from jobsched.errors import InvalidOption, ScheduleChanged, ScheduleNotFound
 from jobsched.firing import job_of
 from jobsched.job_id import new_id
-from jobsched.options import checked_at, checked_period
+from jobsched.options import checked_at
+from jobsched.own_trigger import KnownTimes, known_times
 from jobsched.prepared import PreparedJob
 from jobsched.schedule import (
-    Misfire,
-    Overlap,
     PutSchedule,
     RemoveSchedule,
     RunSchedule,
@@ -31,11 +29,12 @@ from jobsched.schedule import (
     name_problem,
     put,
 )
+from jobsched.schedule_options import JOB_OPTIONS, SCHEDULE_OPTIONS, check_options, job_options, with_options
 from jobsched.schedule_view import FiringInfo, ScheduleInfo, firing_info, schedule_info
 from jobsched.store.base import Request
 from jobsched.store.schedule_query import FiringQuery, ScheduleQuery
-from jobsched.trigger import Cron, Trigger, anchored
-from jobsched.trigger_data import to_data
+from jobsched.trigger import Cron, Every, Once, Trigger, anchored
+from jobsched.trigger_data import from_data, to_data
 
 __all__ = ["Schedules"]
 
@@ -43,12 +42,7 @@ Infos = list[ScheduleInfo]
 Firings = list[FiringInfo]
 
 _TRIES = 10  # at a change that others keep overtaking
-_LIMIT = 1_000_000
 _PAGE = 200
-_JOB_OPTIONS = frozenset(
-    {"priority", "max_retries", "timeout", "expires_in", "unique", "limit", "at_most_once", "label"}
-)
-_SCHEDULE_OPTIONS = frozenset({"start", "end", "max_runs", "jitter", "misfire", "most", "grace", "overlap"})
 
 
 class Schedules:
@@ -105,8 +99,8 @@ class Schedules:
         Takes what `add` does, with `task`, `trigger`, `category`, `args` and `kwargs` by name. A new
         trigger, start or end counts from now on. Raises ScheduleNotFound, InvalidOption.
         """
-        known = {"task", "trigger", "category", "args", "kwargs"} | _JOB_OPTIONS | _SCHEDULE_OPTIONS
-        _check_options(changes, known)
+        known = {"task", "trigger", "category", "args", "kwargs"} | JOB_OPTIONS | SCHEDULE_OPTIONS
+        check_options(changes, known)
         return self._changed(name, lambda stored, now: self._updated(stored, changes, now))
 
     def activate(self, name: str) -> ScheduleInfo:
@@ -137,7 +131,7 @@ class Schedules:
 
     def clear(self) -> int:
         """Forget all schedules, in one commit; return how many."""
-        names = [stored.schedule.name for stored in self._all()]
+        names = [stored.schedule.name for stored in self.stored()]
         self._dispatcher.commit((), [RemoveSchedule(name) for name in names])
         return len(names)
 
@@ -149,6 +143,22 @@ class Schedules:
         request = Request(jobs=[job], schedules=[RunSchedule(name, job.id)], takes_unknown=True)
         return Job(self._dispatcher, self._dispatcher.send(request).kept.get(0, job.id))
 
+    def extend(self, name: str, with_more: Callable[[KnownTimes, int], KnownTimes]) -> ScheduleInfo:
+        """Have a schedule know more times of a trigger of the user's own. Raises ScheduleNotFound."""
+
+        def change(stored: StoredSchedule, _now: int) -> ScheduleChange | None:
+            known, state = from_data(stored.schedule.trigger), stored.state
+            if not isinstance(known, KnownTimes):
+                return None
+            waits = state.next_at <= state.last_at  # for this
+            longer = to_data(with_more(known, state.last_at if waits else state.next_at - 1))
+            schedule = msgspec.structs.replace(stored.schedule, trigger=longer)
+            if not waits or not state.is_active:
+                return PutSchedule(schedule, None, 0, state.revision)
+            return PutSchedule(schedule, *first_due(schedule, state.last_at), state.revision)
+
+        return self._changed(name, change)
+
     # Reading.
 
     def get(self, name: str) -> ScheduleInfo:
@@ -157,7 +167,17 @@ class Schedules:
 
     def list(self) -> Infos:
         """Return all schedules, in the order of their names."""
-        return [schedule_info(stored) for stored in self._all()]
+        return [schedule_info(stored) for stored in self.stored()]
+
+    def stored(self) -> Iterator[StoredSchedule]:
+        """Yield all schedules as they are stored, in the order of their names."""
+        after = ""
+        while True:
+            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].schedule.name
 
     def history(self, name: str, limit: int = 50) -> Firings:
         """Return the last firings of a schedule, the latest due time first; 1,000 are kept of each.
@@ -187,15 +207,6 @@ class Schedules:
             page = self._dispatcher.find(ScheduleQuery()).schedules
             raise ScheduleNotFound(name, [stored.schedule.name for stored in page])
         return found[0]
-
-    def _all(self) -> Iterator[StoredSchedule]:
-        after = ""
-        while True:
-            page = self._dispatcher.find(ScheduleQuery(after=after)).schedules
-            yield from page
-            if len(page) < _PAGE:
-                return
-            after = page[-1].schedule.name
 
     def _changed(
         self, name: str, change_of: Callable[[StoredSchedule, int], ScheduleChange | None]
@@ -227,26 +238,26 @@ class Schedules:
         options: Mapping[str, Any],
         now: int,
     ) -> Schedule:
-        _check_options(options, _JOB_OPTIONS | _SCHEDULE_OPTIONS)
-        prepared = self._dispatcher.prepare(task, category, args=args, kwargs=kwargs, **_job_options(options))
+        check_options(options, JOB_OPTIONS | SCHEDULE_OPTIONS)
+        prepared = self._dispatcher.prepare(task, category, args=args, kwargs=kwargs, **job_options(options))
         made = Schedule(
             name=name,
             task=prepared.task,
             category=prepared.category,
-            trigger=to_data(_checked_trigger(trigger, now)),
+            trigger=to_data(_checked_trigger(trigger, now, options)),
             **_of_job(prepared),
         )
-        return _with_terms(made, options)
+        return with_options(made, options)
 
     def _updated(self, stored: StoredSchedule, changes: Mapping[str, Any], now: int) -> ScheduleChange:
         schedule = stored.schedule
-        if changes.keys() - _SCHEDULE_OPTIONS - {"trigger"}:
+        if changes.keys() - SCHEDULE_OPTIONS - {"trigger"}:
             schedule = self._with_job(schedule, changes)
         if "trigger" in changes:
             schedule = msgspec.structs.replace(
-                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now))
+                schedule, trigger=to_data(_checked_trigger(changes["trigger"], now, changes))
             )
-        schedule = _with_terms(schedule, changes)
+        schedule = with_options(schedule, changes)
         revision = stored.state.revision
         if not changes.keys() & {"trigger", "start", "end", "jitter", "max_runs"}:
             return PutSchedule(schedule, None, 0, revision)
@@ -268,7 +279,7 @@ class Schedules:
             changes.get("category", schedule.category),
             args=changes.get("args", msgspec.msgpack.decode(schedule.args)),
             kwargs=changes.get("kwargs", msgspec.msgpack.decode(schedule.kwargs)),
-            **_job_options({**own, **changes}),
+            **job_options({**own, **changes}),
         )
         return msgspec.structs.replace(
             schedule, task=prepared.task, category=prepared.category, **_of_job(prepared)
@@ -305,25 +316,14 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-def _checked_trigger(trigger: Trigger | str, now: int) -> Trigger:
+def _checked_trigger(trigger: Trigger | str, now: int, options: Mapping[str, Any]) -> Trigger:
     if isinstance(trigger, str):
         return Cron(trigger)
     if not isinstance(trigger, Trigger):
         raise InvalidOption(f"trigger must be a Cron, an Every, a Once or a cron text, got {trigger!r}")
+    if not isinstance(trigger, Cron | Every | Once | KnownTimes):
+        return known_times(trigger, max(now, checked_at(options.get("start")) - 1))
     return anchored(trigger, from_micros(now))
-
-
-def _check_options(options: Mapping[str, Any], known: frozenset[str] | set[str]) -> None:
-    for option in options:
-        if option not in known:
-            raise InvalidOption(f"unknown option {option!r}{nearest(option, known)}")
-
-
-def _job_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in options.items() if name in _JOB_OPTIONS}
-    if "label" in given:
-        given["name"] = given.pop("label")
-    return given
 
 
 def _of_job(job: PreparedJob) -> dict[str, Any]:
@@ -340,54 +340,3 @@ def _of_job(job: PreparedJob) -> dict[str, Any]:
         "terms": job.terms,
         "on_conflict": job.unique.on_conflict if job.unique else "keep",
     }
-
-
-def _with_terms(schedule: Schedule, options: Mapping[str, Any]) -> Schedule:
-    """Return a schedule with its own options, checked."""
-    checked: dict[str, Any] = {}
-    for option in options.keys() & _SCHEDULE_OPTIONS:
-        field, value = _OPTIONS[option](option, options[option])
-        checked[field] = value
-    made: Schedule = msgspec.structs.replace(schedule, **checked)
-    if made.start_at and made.end_at and made.start_at > made.end_at:
-        raise InvalidOption(f"schedule {made.name!r}: start is behind end")
-    return made
-
-
-def _moment(option: str, value: Any) -> tuple[str, int]:
-    try:
-        return f"{option}_at", checked_at(value)
-    except InvalidOption:
-        raise InvalidOption(f"{option} must be an aware datetime, got {value!r}") from None
-
-
-def _whole(option: str, value: Any) -> tuple[str, int]:
-    if value is None and option == "max_runs":
-        return option, 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LIMIT:
-        raise InvalidOption(f"{option} must be a whole number from 1 to {_LIMIT:,}, got {value!r}")
-    return option, value
-
-
-def _period(option: str, value: float | timedelta | None) -> tuple[str, float | None]:
-    none = None if option == "grace" else 0.0
-    return f"{option}_s", none if value is None else checked_period(option, value, least=0.0)
-
-
-def _choice(option: str, value: Any) -> tuple[str, str]:
-    choices = get_args(Misfire if option == "misfire" else Overlap)
-    if value not in choices:
-        raise InvalidOption(f"{option} must be one of {', '.join(choices)}, got {value!r}")
-    return option, value
-
-
-_OPTIONS: dict[str, Callable[[str, Any], tuple[str, Any]]] = {
-    "start": _moment,
-    "end": _moment,
-    "max_runs": _whole,
-    "most": _whole,
-    "jitter": _period,
-    "grace": _period,
-    "misfire": _choice,
-    "overlap": _choice,
-}

@@ -22,6 +22,9 @@ workers = 4
 # The modules that define tasks. This file's folder is the first place where they are looked for.
 tasks = ["tasks"]
 
+# Functions that are called with every event, in a process of their own.
+# hooks = ["hooks:on_event"]
+
 # How long running jobs may take to finish when the node stops. What does not finish runs again.
 #grace = "30s"
 
@@ -84,6 +87,15 @@ timeout = "30s"
 #priority = 1
 #min_workers = 0
 #max_retries = 0
+
+# A schedule dispatches a task by itself: by `cron`, `every` so often, or once `at` a time. All of its
+# keys are in docs/configuration.md; `jobsched schedule --help` says how to look at it.
+# [schedules.nightly]
+# task = "tasks:word_count"
+# category = "reports"
+# cron = "30 2 * * *"
+# timezone = "Europe/Berlin"
+# args = ["tasks.py"]
 """
 
 TASKS_PY = '''\

@@ -10,11 +10,14 @@ Source: crontab(5) and cron(8) of Debian, "daylight saving time and other time c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from functools import cache
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jobsched.duration import parse_duration
+import msgspec
+from msgspec.structs import force_setattr
+
 from jobsched.errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -38,14 +41,13 @@ class Trigger(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Once:
+class Once(msgspec.Struct, frozen=True):
     """Fires once, at an aware time. Raises InvalidOption for a naive one."""
 
     at: datetime
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", in_utc("at", self.at))
+        force_setattr(self, "at", in_utc("at", self.at))
 
     def __repr__(self) -> str:
         return f"Once({self.at.isoformat()!r})"
@@ -55,8 +57,7 @@ class Once:
         return self.at if self.at > in_utc("now", now) else None
 
 
-@dataclass(frozen=True, slots=True, repr=False, init=False)
-class Every:
+class Every(msgspec.Struct, frozen=True):
     """Fires in steps of real time counted from an anchor, so that it cannot drift.
 
     `interval` is in seconds, a text like ``"5m"``, or a timedelta, from one second on. The first time is
@@ -64,16 +65,22 @@ class Every:
     Raises InvalidOption.
     """
 
-    interval: timedelta
-    anchor: datetime | None = field(default=None, kw_only=True)
+    interval: float | str | timedelta
+    anchor: datetime | None = None
 
-    def __init__(self, interval: float | str | timedelta, *, anchor: datetime | None = None) -> None:
-        object.__setattr__(self, "interval", _interval(interval))
-        object.__setattr__(self, "anchor", None if anchor is None else in_utc("anchor", anchor))
+    def __post_init__(self) -> None:
+        force_setattr(self, "interval", _interval(self.interval))
+        force_setattr(self, "anchor", None if self.anchor is None else in_utc("anchor", self.anchor))
 
     def __repr__(self) -> str:
         anchor = "" if self.anchor is None else f", anchor={self.anchor.isoformat()!r}"
-        return f"Every({plain_seconds(self.interval)}{anchor})"
+        return f"Every({plain_seconds(self.step)}{anchor})"
+
+    @property
+    def step(self) -> timedelta:
+        """The interval as a timedelta."""
+        assert isinstance(self.interval, timedelta)
+        return self.interval
 
     def next_after(self, now: datetime) -> datetime | None:
         """Return the first step after a time; before the anchor it is the anchor.
@@ -82,15 +89,14 @@ class Every:
         """
         if self.anchor is None:
             raise InvalidOption(f"{self!r} has no anchor to count from: anchored(trigger, now) gives it one")
-        steps = max(0, (in_utc("now", now) - self.anchor) // self.interval + 1)
+        steps = max(0, (in_utc("now", now) - self.anchor) // self.step + 1)
         try:
-            return self.anchor + steps * self.interval
+            return self.anchor + steps * self.step
         except OverflowError:  # past the year 9999
             return None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Cron:
+class Cron(msgspec.Struct, frozen=True):
     """Fires when the clock of a zone shows what an expression says.
 
     `timezone` is a name like ``"Europe/Berlin"``. `seconds` takes expressions of six fields, the seconds
@@ -99,19 +105,19 @@ class Cron:
     """
 
     expr: str
-    timezone: str = field(default="UTC", kw_only=True)
-    seconds: bool = field(default=False, kw_only=True)
+    timezone: str = "UTC"
+    seconds: bool = False
 
     def __post_init__(self) -> None:
         if not self.parts()[0].comes():
             raise InvalidOption(f"cron {self.expr!r} never fires: there is no such day")
 
-    @classmethod
-    def known(cls, expr: str, timezone: str, *, seconds: bool) -> Self:
+    @staticmethod
+    def known(expr: str, timezone: str, *, seconds: bool) -> Cron:
         """Return one that was checked when it was kept: whether it ever fires is not looked for again."""
-        cron = object.__new__(cls)
+        cron = copy(_any_cron())  # a copy is not checked
         for name, value in (("expr", expr), ("timezone", timezone), ("seconds", seconds)):
-            object.__setattr__(cron, name, value)
+            force_setattr(cron, name, value)
         cron.parts()
         return cron
 
@@ -137,6 +143,11 @@ class Cron:
             return follow(text, clock, max(in_utc("now", now), _EARLIEST))
         except OverflowError:  # past the year 9999
             return None
+
+
+@cache
+def _any_cron() -> Cron:
+    return Cron("* * * * *")
 
 
 def count_of(trigger: Cron, first: datetime, last: datetime) -> int | None:
@@ -199,6 +210,8 @@ def in_utc(option: str, moment: datetime) -> datetime:
 
 
 def _interval(interval: float | str | timedelta) -> timedelta:
+    from jobsched.duration import parse_duration  # noqa: PLC0415 (so that `import jobsched` is fast)
+
     try:
         step = interval if isinstance(interval, timedelta) else timedelta(seconds=parse_duration(interval))
     except (ValueError, OverflowError) as error:

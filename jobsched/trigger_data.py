@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobsched.errors import InvalidOption
+from jobsched.own_trigger import KnownTimes
 from jobsched.trigger import Cron, Every, Once, Trigger
 
 __all__ = ["from_data", "to_data"]
@@ -22,9 +23,11 @@ def to_data(trigger: Trigger) -> list[Any]:
             return ["cron", trigger.expr, trigger.timezone, trigger.seconds]
         case Every():
             anchor = None if trigger.anchor is None else (trigger.anchor - _EPOCH) // _INSTANT
-            return ["every", trigger.interval // _INSTANT, anchor]
+            return ["every", trigger.step // _INSTANT, anchor]
         case Once():
             return ["once", (trigger.at - _EPOCH) // _INSTANT]
+        case KnownTimes():
+            return ["own", trigger.kind, trigger.fields, list(trigger.times), trigger.is_all]
     raise InvalidOption(f"a schedule can keep a Cron, an Every or a Once, got {trigger!r}")
 
 
@@ -72,4 +75,10 @@ def _whole(number: int) -> int:
     return number
 
 
-_MAKERS: dict[str, Callable[..., Trigger]] = {"cron": _cron, "every": _every, "once": _once}
+def _own(kind: str, fields: dict[str, Any], times: Sequence[int], is_all: bool) -> Trigger:  # noqa: FBT001 (as above)
+    if not isinstance(kind, str) or not isinstance(fields, dict) or not isinstance(is_all, bool):
+        raise TypeError(kind)
+    return KnownTimes(kind, fields, tuple(map(_whole, times)), is_all)
+
+
+_MAKERS: dict[str, Callable[..., Trigger]] = {"cron": _cron, "every": _every, "once": _once, "own": _own}

@@ -36,6 +36,7 @@ __all__ = [
     "FromNode",
     "FromWorker",
     "Hello",
+    "Listen",
     "Look",
     "Peer",
     "Question",
@@ -44,6 +45,7 @@ __all__ = [
     "Survey",
     "Surveyed",
     "ToWorker",
+    "Told",
     "Welcome",
     "Work",
     "ask_frames",
@@ -135,6 +137,26 @@ class Surveyed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     report: NodeReport
 
 
+class Listen(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Ask for events: the last ones, and with `follow` all from now on. Those of some kinds, categories
+    and tasks, where any are named; an event that has no category or task is of none.
+    """
+
+    number: int
+    follow: bool = False
+    kinds: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Events, as `event.to_frame` has written them; the `last` ones that there will be."""
+
+    number: int
+    events: msgspec.Raw
+    last: bool = False
+
+
 class Work(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Jobs for a worker, to run in order, one per token."""
 
@@ -169,8 +191,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 Question = Ask | Look | Find
-FromClient = Hello | Question | Survey
-FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed
+FromClient = Hello | Question | Survey | Listen
+FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed | Told
 FromWorker = Filled | Done | Question | Ready
 ToWorker = Work | Drop | Answer | Seen | Found
 

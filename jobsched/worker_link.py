@@ -82,6 +82,11 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self._ended: deque[Outcome | None] = deque()  # None: it comes over the socket
         self._long: deque[Outcome] = deque()
 
+    @property
+    def label(self) -> int:
+        """The number that people see."""
+        return self.number & 0xFFFFFFFF
+
     def let_go_of_far_ends(self) -> None:
         """Close the worker's ends here, once it has its own."""
         self.far_end.close()

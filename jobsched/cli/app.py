@@ -18,6 +18,7 @@ from jobsched.errors import (
     JobschedError,
     NodeRunning,
     PayloadTooLarge,
+    ScheduleNotFound,
     StoreError,
     TasksNotLoaded,
 )
@@ -25,7 +26,15 @@ from jobsched.errors import (
 __all__ = ["app", "run_command_line"]
 
 FAILED, BAD_INPUT, STORE_FAULT, INTERRUPTED = 1, 2, 74, 130
-_BAD_INPUT = (InvalidOption, ConfigError, TasksNotLoaded, JobNotFound, PayloadTooLarge, NodeRunning)
+_BAD_INPUT = (
+    InvalidOption,
+    ConfigError,
+    TasksNotLoaded,
+    JobNotFound,
+    ScheduleNotFound,
+    PayloadTooLarge,
+    NodeRunning,
+)
 
 # The base of typer's own errors. Older releases take it from click, newer ones have it themselves.
 _UsageError: Any = typer.BadParameter.__mro__[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobsched.config import Config
-from jobsched.errors import nearest
+from jobsched.errors import UnknownTask, nearest
 
 __all__ = ["PATIENCE_S", "inspect_tasks"]
 
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 """How long the imports of all task modules may take together."""
 
 _PROBE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from jobsched.cli.probe import main; "
-_PROBE += "main(sys.argv[2], sys.argv[3:])"
+_PROBE += "main(sys.argv[2], sys.argv[4:], json.loads(sys.argv[3]))"
 
 
 def inspect_tasks(config: Config, patience_s: float = PATIENCE_S) -> tuple[list[dict[str, Any]], list[str]]:
@@ -30,11 +30,17 @@ def inspect_tasks(config: Config, patience_s: float = PATIENCE_S) -> tuple[list[
         end = _run_probe(config, Path(folder), patience_s)
         answer = Path(folder, "answer")
         found = [json.loads(line) for line in answer.read_text().splitlines()] if answer.exists() else []
-    problems = [_import_problem(config, module) for module in found if module["problem"]]
-    if end and len(found) < len(config.tasks):
-        problems.append(f"{_where(config)}: task module {config.tasks[len(found)]!r} {end}")
-    tasks = [task for module in found for task in module["tasks"]]
+    modules, hooks = found[: len(config.tasks)], found[len(config.tasks) :]
+    problems = [_import_problem(config, module) for module in modules if module["problem"]]
+    problems += [f"{_where(config)}: {hook['problem']}" for hook in hooks if hook["problem"]]
+    if end and len(modules) < len(config.tasks):
+        problems.append(f"{_where(config)}: task module {config.tasks[len(modules)]!r} {end}")
+    elif end and len(hooks) < len(config.hooks):
+        problems.append(f"{_where(config)}: hook {config.hooks[len(hooks)]!r} {end}")
+    tasks = [task for module in modules for task in module["tasks"]]
     problems += [_category_problem(config, task) for task in tasks if _has_wrong_category(config, task)]
+    if not problems:  # a module that cannot be imported may have the tasks
+        problems += _schedule_problems(config, {task["name"] for task in tasks})
     if not tasks and not problems:
         problems.append(f"{_where(config)}: no function with @task in {', '.join(config.tasks)}")
     return tasks, problems
@@ -45,7 +51,8 @@ def _run_probe(config: Config, folder: Path, patience_s: float) -> str:
     a module leaves behind must not keep us waiting.
     """
     path = json.dumps([str(config.directory), *sys.path])
-    command = [sys.executable, "-c", _PROBE, path, str(folder / "answer"), *config.tasks]
+    words = [path, str(folder / "answer"), json.dumps(config.hooks), *config.tasks]
+    command = [sys.executable, "-c", _PROBE, *words]
     with (folder / "errors").open("wb") as errors:
         child = subprocess.Popen(  # noqa: S603 (our own interpreter)
             command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
@@ -92,6 +99,14 @@ def _category_problem(config: Config, task: dict[str, Any]) -> str:
     return (
         f"{place}: task {task['name']!r} has the unknown category {name!r}{nearest(name, config.categories)}"
     )
+
+
+def _schedule_problems(config: Config, known: set[str]) -> list[str]:
+    return [
+        f"{_where(config)}: schedules.{name}.task: {UnknownTask(declared.schedule.task, known)}"
+        for name, declared in config.schedules.items()
+        if declared.schedule.task not in known
+    ]
 
 
 def _where(config: Config) -> str:

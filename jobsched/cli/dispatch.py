@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from typing import Annotated, Any
@@ -12,13 +11,21 @@ import typer
 
 from jobsched.cli.dispatch_terms import limit_of, unique_of
 from jobsched.cli.intake import Intake, arguments
-from jobsched.cli.options import ConfigOption, JsonOption, configuration, duration, json_value
-from jobsched.cli.output import clean, note, plain, print_json, say
+from jobsched.cli.options import (
+    ConfigOption,
+    JsonOption,
+    configuration,
+    duration,
+    json_value,
+    payload_value,
+)
+from jobsched.cli.output import note, print_json, say
+from jobsched.cli.result import answer_with_result
 from jobsched.cli.task_modules import know_task
 from jobsched.cli.when import moment
 from jobsched.config import Config
 from jobsched.dispatcher import Dispatcher, Job, PreparedJob
-from jobsched.errors import InvalidOption, JobFailed, ResultError
+from jobsched.errors import InvalidOption
 from jobsched.job_id import format_id
 
 __all__ = ["dispatch"]
@@ -145,7 +152,7 @@ def dispatch(
         handle = dispatcher.dispatch_many([job], allow_unknown=allow_unknown)[0]
         _note_kept([job], [handle])
         if wait:
-            _answer_with_result(settings, handle, job, limit, json_output=json_output)
+            answer_with_result(settings, handle, _object(job, handle), limit, json_output=json_output)
         elif json_output:
             print_json(_object(job, handle))
         else:
@@ -165,7 +172,9 @@ def _prepare(
     if category is None:
         know_task(config, task)
     args, kwargs = arguments(
-        [json_value("--arg", text) for text in options["--arg"] or ()], {}, _payload(options["--payload"])
+        [json_value("--arg", text) for text in options["--arg"] or ()],
+        {},
+        payload_value(options["--payload"]),
     )
     return dispatcher.prepare(
         task,
@@ -184,39 +193,6 @@ def _prepare(
         name=options["--name"],
         id=options["--id"],
     )
-
-
-def _payload(text: str | None) -> list[Any] | dict[str, Any] | None:
-    if text is None:
-        return None
-    value = json_value("--payload", text)
-    if not isinstance(value, list | dict):
-        raise InvalidOption(
-            f"--payload: expected an object (keyword arguments) or an array (positional ones), got {text}"
-        )
-    return value
-
-
-def _answer_with_result(
-    config: Config, handle: Job, job: PreparedJob, limit: float | None, *, json_output: bool
-) -> None:
-    if not (config.store.path / "node.sock").exists():
-        note(f"job {handle.id} is on disk, and starts when a node does: `jobsched run`")
-    outcome: dict[str, Any] = {"result": None, "error": None, "traceback": None}
-    try:
-        outcome["result"] = handle.result(limit)
-    except ResultError as error:
-        outcome["error"] = str(error)
-        if isinstance(error, JobFailed):
-            outcome["traceback"] = error.traceback or None
-    if json_output:
-        print_json({**_object(job, handle), "state": handle.state(), **outcome})
-    elif outcome["error"] is None:
-        say(clean(json.dumps(plain(outcome["result"]), ensure_ascii=False)))
-    else:
-        note("\n".join(filter(None, [outcome["error"], outcome["traceback"]])))
-    if outcome["error"] is not None:
-        raise typer.Exit(1)
 
 
 def _dispatch_lines(

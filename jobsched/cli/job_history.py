@@ -8,7 +8,6 @@ from jobsched.amount import byte_size, many
 from jobsched.cli.output import age, clean, iso_time, local_time
 from jobsched.clock import MICROSECONDS
 from jobsched.job import Attempt, Crash, ParkedFor, State
-from jobsched.redact import is_secret_name
 from jobsched.store.base import StoredJob
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "attempt_lines",
     "crash",
     "crash_line",
-    "hidden",
     "moment",
     "parked_for",
     "term_lines",
@@ -33,16 +31,6 @@ _REASONS = {
     ParkedFor.INTERRUPTIONS: "it was interrupted too often",
     ParkedFor.HELD: "a worker that could not be ended may still run it",
 }
-
-
-def hidden(value: Any) -> Any:
-    """Return a value of a job's arguments with `***` in the place of what has the name of a secret."""
-    if isinstance(value, dict):
-        return {
-            key: "***" if isinstance(key, str) and is_secret_name(key) else hidden(item)
-            for key, item in value.items()
-        }
-    return [hidden(item) for item in value] if isinstance(value, list) else value
 
 
 def parked_for(job: StoredJob) -> str | None:

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -15,7 +15,16 @@ from jobsched.config import ENVIRONMENT, Config, find_config, load_config
 from jobsched.duration import parse_duration
 from jobsched.errors import InvalidOption
 
-__all__ = ["ConfigOption", "JsonOption", "add_verb", "configuration", "duration", "json_value", "lower"]
+__all__ = [
+    "ConfigOption",
+    "JsonOption",
+    "add_verb",
+    "configuration",
+    "duration",
+    "json_value",
+    "lower",
+    "payload_value",
+]
 
 
 def _inherit(ctx: typer.Context, value: Path | None) -> Path | None:
@@ -73,6 +82,18 @@ def json_value(option: str, text: str | bytes) -> object:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidOption(f"{option}: not JSON: {lower(str(error))}") from None
+
+
+def payload_value(text: str | None) -> list[Any] | dict[str, Any] | None:
+    """Return the arguments that --payload gives."""
+    if text is None:
+        return None
+    value = json_value("--payload", text)
+    if not isinstance(value, list | dict):
+        raise InvalidOption(
+            f"--payload: expected an object (keyword arguments) or an array (positional ones), got {text}"
+        )
+    return value
 
 
 def lower(sentence: str) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobsched.amount import many
 from jobsched.cli.check import inspect_tasks
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import note, print_json, say
@@ -96,7 +97,9 @@ def _print_found(config: Config, tasks: list[dict[str, Any]], problems: int) -> 
             elastic=["task"],
         )
     if not problems:
-        say(f"{config.path}: no problems; {len(tasks)} tasks, {len(config.categories)} categories")
+        schedules = f", {many(len(config.schedules), 'schedule')}" if config.schedules else ""
+        counts = f"{len(tasks)} tasks, {len(config.categories)} categories{schedules}"
+        say(f"{config.path}: no problems; {counts}")
 
 
 def _cells(task: dict[str, Any]) -> list[str]:

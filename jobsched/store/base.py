@@ -20,7 +20,8 @@ import msgspec
 from jobsched.job import PRIORITY_LIMIT, Attempt, JobError, JobStatus, ParkedFor, State, Terms
 from jobsched.job_id import ID_BYTES
 from jobsched.report import Decision
-from jobsched.schedule import FiringRecord, ScheduleChange, StoredSchedule
+from jobsched.schedule import FiringRecord, ScheduleChange, ScheduleNews, StoredSchedule
+from jobsched.store.moves import Move, Watch
 
 __all__ = [
     "KEPT_DECISIONS",
@@ -128,7 +129,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     died while running it or, with `terms`, that nothing ran: the job is to be claimed again under
     the terms that its task has. All but the first carry the `error`; the first may, to say why its
     result was not stored. `result` None is the return value None. Both replace what an earlier run
-    left. `log` is what the run has written. `unspent` gives the attempt back.
+    left. `log` is what the run has written. `unspent` gives the attempt back. `carried` is what a run
+    that completed has dispatched for this very commit; if that is refused the job has failed.
     """
 
     job: bytes
@@ -143,6 +145,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     unspent: bool = False
     parked_for: ParkedFor = ParkedFor.NOTHING
     terms: Terms | None = None
+    carried: Request | None = None
 
 
 class GiveBack(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -212,6 +215,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
     it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
     `firings` are of schedules that are due; a schedule that ended before `forget_ended` is forgotten.
+    `watch` says which moves the result is to tell of; it changes nothing else.
     """
 
     now: int
@@ -224,6 +228,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     prune: Sequence[Prune] = ()
     firings: Sequence[Firing] = ()
     forget_ended: int = 0
+    watch: Watch = Watch.NOTHING
 
 
 class CategoryStats(msgspec.Struct, array_like=True):
@@ -254,6 +259,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     the categories whose next job is for a worker that holds nothing else, and found none. `is_full`
     says that the store lives on the last of its room. `next_fire` is when the next schedule is to fire,
     None without one; `fired` are the records that the firings have left, with their schedules' names.
+    `changed` tells what requests have done to schedules; `moves` what became of jobs, as far as the turn
+    asks for it, and `untold` how many moves are left out.
     """
 
     replies: list[Reply]
@@ -267,6 +274,9 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     is_full: bool = False
     next_fire: int | None = None
     fired: list[tuple[str, FiringRecord]] = []
+    changed: list[ScheduleNews] = []
+    moves: list[Move] = []
+    untold: int = 0
 
 
 class StoredJob(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -188,7 +188,7 @@ class LmdbStore:
         kept = [request for place, request in enumerate(turn.requests) if place not in refused]
         firings = () if len(turn.requests) in refused else turn.firings
         with self._writing() as (txn, cache):
-            rows = Rows(txn, self._dbs, cache)
+            rows = Rows(txn, self._dbs, cache, turn.watch)
             result = LmdbTurn(rows, saves=self._space.is_full).apply(
                 msgspec.structs.replace(turn, requests=kept, firings=firings) if refused else turn
             )

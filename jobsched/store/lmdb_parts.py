@@ -27,11 +27,9 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
     Outcomes do not depend on each other; those of a part that fails are known by their claims when
     they are repeated. Nor do deletions, which make room. Raises what `apply` does.
     """
-    lost: list[int] = []
-    for outcomes in _parts(turn.outcomes):
-        lost += apply(Turn(now=turn.now, outcomes=outcomes), {}).lost
-    for give_back in _parts(turn.give_back):
-        lost += apply(Turn(now=turn.now, give_back=give_back), {}).lost
+    watch = turn.watch
+    before = [apply(Turn(now=turn.now, outcomes=part, watch=watch), {}) for part in _parts(turn.outcomes)]
+    before += [apply(Turn(now=turn.now, give_back=part, watch=watch), {}) for part in _parts(turn.give_back)]
     requests = list(turn.requests)
     deleted: dict[int, Accepted] = {}
     for place, request in enumerate(requests):
@@ -44,10 +42,18 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
         requests=requests,
         release=min(turn.release, _PART),
         slots=[msgspec.structs.replace(slot, limit=1) for slot in turn.slots[:_PART]],
+        watch=watch,
     )
     result = apply(rest, refused)
     replies = [deleted.get(place, reply) for place, reply in enumerate(result.replies)]
-    return msgspec.structs.replace(result, lost=lost + result.lost, replies=replies, pruned=pruned)
+    return msgspec.structs.replace(
+        result,
+        lost=[claim for part in (*before, result) for claim in part.lost],
+        replies=replies,
+        pruned=pruned,
+        moves=[move for part in (*before, result) for move in part.moves],
+        untold=sum(part.untold for part in (*before, result)),
+    )
 
 
 def _changes_more(request: Request) -> bool:

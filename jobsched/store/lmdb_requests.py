@@ -9,6 +9,7 @@ from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_plain import PlainJobs
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_schedules import add_job, make_way
+from jobsched.store.moves import Watch
 from jobsched.store.reasons import key_is_taken, queue_is_full
 from jobsched.store.schedule_steps import ScheduleSteps
 
@@ -69,6 +70,7 @@ class Requests:
         if status is None or status.state is State.IN_PROGRESS:
             return None if status is None else status.state
         was_next = status.state is State.PENDING
+        self._rows.moves.note_deleted(job_id, status, self._rows.record)
         self._rows.erase(job_id, status)
         if was_next and status.terms is not None:
             self._rows.limits.pass_on(status.terms)
@@ -82,7 +84,8 @@ class Requests:
         runs = self._schedules.change(request.schedules, now)
         kept: dict[int, bytes] = {}
         known = self._rows.known([job.id for job in request.jobs])
-        plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY else None
+        is_told = self._rows.moves.watch is Watch.ALL  # of each of them
+        plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY and not is_told else None
         for place, job in enumerate(request.jobs):
             if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost

@@ -11,6 +11,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Cache, CategoryRow, Databases, ResultRow, Txn
 from jobsched.store.lmdb_limits import Limits
 from jobsched.store.lmdb_table import Statuses, Table
+from jobsched.store.moves import Moves, Watch
 
 __all__ = ["Rows"]
 
@@ -22,9 +23,10 @@ class Rows:
 
     `counters`, `categories` and the statuses of `held` jobs are the store's copies: read before,
     changed here, and written back once, by `flush`. Nothing is kept if the transaction is aborted.
+    `moves` are told to whoever watches: of jobs that change their list one by one.
     """
 
-    def __init__(self, txn: Txn, dbs: Databases, cache: Cache) -> None:
+    def __init__(self, txn: Txn, dbs: Databases, cache: Cache, watch: Watch = Watch.NOTHING) -> None:
         self.txn = txn
         self.dbs = dbs
         self.cache = cache
@@ -37,6 +39,9 @@ class Rows:
         self.running = Table(txn, dbs.running)
         self.ended = Table(txn, dbs.ended)
         self.limits = Limits(txn, dbs, self.count_limited)
+        self.moves = Moves(watch)
+        self._was: State | None = None  # of the job that is not listed now
+        self._why: JobError | None = None  # likewise
         self._touched: set[str] = set()
 
     def flush(self) -> None:
@@ -57,6 +62,7 @@ class Rows:
 
     def park_unreadable(self, job_id: bytes, number: int, state: State, now: int) -> None:
         """Set a job aside whose status is damaged, and whose row in the index of a state is gone."""
+        self._was = state
         category = next(name for name, row in self.categories.items() if row.number == number)
         self.category(category).counts[state] -= 1
         for key, holder in list(self.txn.cursor(db=self.dbs.unique)):
@@ -99,6 +105,7 @@ class Rows:
 
     def leave(self, job_id: bytes, row: ResultRow) -> None:
         """Replace what the job's last run left."""
+        self._why = row.error
         layout.drop_blob(self.txn, self.dbs.results, job_id)
         if row.result is not None or row.error is not None:
             layout.write_result(self.txn, self.dbs, job_id, row)
@@ -121,11 +128,15 @@ class Rows:
         else:
             key = layout.ended_key(status.state, status.ended_at, job_id)
             self.ended.put(key, layout.pending_prefix(row.number))
+        if status.state in self.moves.states:
+            self.moves.note(job_id, self._was, status, self.record, self._why)
+        self._was = self._why = None
 
     def unlist(self, job_id: bytes, status: JobStatus) -> None:
         """Delete a job's row in the index of its state, and discount it."""
         row = self.category(status.category)
         row.counts[status.state] -= 1
+        self._was = status.state
         if status.state is State.IN_PROGRESS:
             self.running.delete(layout.running_key(status.claim))
             if status.terms is not None:
@@ -149,6 +160,7 @@ class Rows:
         layout.drop_blob(self.txn, self.dbs.jobs, job_id)
         layout.drop_blob(self.txn, self.dbs.results, job_id)
         layout.drop_attempts(self.txn, self.dbs, job_id)
+        self._was = None
 
     def settle_key(self, job_id: bytes, status: JobStatus) -> None:
         """Let a job have its unique key, or be without it, as its state asks."""

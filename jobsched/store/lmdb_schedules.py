@@ -2,7 +2,8 @@
 
 schedules        name → the definition
 schedule_states  name → what changes of it
-timetable        0 · time to fire · name, of those that wait; 1 · end · name, of those that ended
+timetable        0 · time to fire · name, of those that wait; 1 · end · name, of those that ended and
+                 that no file declares
 firings          name · 0 · due time → what became of it
 """
 
@@ -165,7 +166,7 @@ def timetable_key(stored: StoredSchedule) -> bytes | None:
     state = stored.state
     if state.is_active and state.fire_at:
         return _WAITS + state.fire_at.to_bytes(8, "big") + stored.schedule.name.encode()
-    if state.ended_at:
+    if state.ended_at and not stored.schedule.source:  # a file's are kept: forgotten, they would begin anew
         return _ENDED + state.ended_at.to_bytes(8, "big") + stored.schedule.name.encode()
     return None
 

@@ -133,6 +133,8 @@ def needed_for_outcomes(outcomes: Sequence[Outcome]) -> int:
     for outcome in outcomes:
         if outcome.result is not None:
             size += len(outcome.result)
+        if outcome.carried is not None:
+            size += needed_for(outcome.carried.jobs) + needed_for_schedules(outcome.carried.schedules)
         if outcome.error is not None or outcome.log:
             traceback = outcome.error.traceback if outcome.error else ""
             size += 2 * len(traceback) + len(outcome.log) + _PER_JOB

@@ -9,13 +9,23 @@ import msgspec
 from jobsched import transitions as rules
 from jobsched.job import Attempt, JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import GiveBack, Outcome, Prune, Reply, Turn, TurnResult, is_over
+from jobsched.store.base import (
+    GiveBack,
+    Outcome,
+    Prune,
+    Refused,
+    Reply,
+    Request,
+    Turn,
+    TurnResult,
+    is_over,
+)
 from jobsched.store.lmdb_claims import Claims
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_requests import Requests
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_schedules import LmdbSchedules, read_next_fire
-from jobsched.store.reasons import may_still_run
+from jobsched.store.reasons import may_still_run, refused_with
 from jobsched.store.schedule_steps import ScheduleSteps
 
 __all__ = ["LmdbTurn"]
@@ -43,7 +53,7 @@ class LmdbTurn:
         self._resume_due(turn.now)
         replies: list[Reply] = [self._requests.change(request, turn.now) for request in turn.requests]
         for outcome in self._finish_plain(turn.outcomes):
-            self._finish(outcome)
+            self._finish(outcome, turn.now)
         for claim in turn.give_back:
             self._put_back(claim, turn.now)
         for decision in turn.decisions:
@@ -70,6 +80,9 @@ class LmdbTurn:
             pruned=pruned,
             next_fire=self._next_fire(),
             fired=self._schedules.fired,
+            changed=self._schedules.changed,
+            moves=self._rows.moves.made,
+            untold=self._rows.moves.untold,
         )
 
     def _next_fire(self) -> int | None:
@@ -129,6 +142,7 @@ class LmdbTurn:
                 or outcome.error is not None
                 or outcome.result is not None
                 or outcome.log
+                or outcome.carried is not None
                 or _may_have_left(status)
             ):
                 yield outcome
@@ -148,11 +162,13 @@ class LmdbTurn:
                 rows.count(name, State.IN_PROGRESS, -count)
                 rows.count(name, completed, count)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome, now: int) -> None:
         job_id = outcome.job
         status = self._claimed(job_id, outcome.claim, outcome.ended_at)
         if status is None:
             return
+        if outcome.carried is not None:
+            outcome = self._with_carried(outcome, outcome.carried, now)
         if self._saves:
             outcome = _reduced(outcome)
         self._rows.unlist(job_id, status)
@@ -175,6 +191,11 @@ class LmdbTurn:
         if outcome.terms is not None:
             self._rows.limits.note(outcome.terms)
         self._rows.enlist(job_id, status)
+
+    def _with_carried(self, outcome: Outcome, carried: Request, now: int) -> Outcome:
+        """Add what a run has dispatched for its own completion; return the outcome that it has then."""
+        reply = Refused("StoreFull", _NO_ROOM.cause) if self._saves else self._requests.add(carried, now)
+        return refused_with(outcome, reply.reason) if isinstance(reply, Refused) else outcome
 
     def _remember(self, outcome: Outcome, status: JobStatus) -> None:
         """Keep what a run has to tell."""

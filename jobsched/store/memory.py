@@ -28,6 +28,7 @@ from jobsched.store.base import (
     Prune,
     Query,
     Recovered,
+    Refused,
     Reply,
     Request,
     Slot,
@@ -39,7 +40,8 @@ from jobsched.store.base import (
 from jobsched.store.dealer import Dealer
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
-from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full
+from jobsched.store.moves import Moves
+from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
@@ -62,13 +64,14 @@ class MemoryStore:
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn, in the order that the contract fixes."""
         with self._lock:
+            self._rows.moves = Moves(turn.watch)
             self._resume_due(turn.now)
             replies = [self._change(request, turn.now) for request in turn.requests]
-            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome)]
+            steps = ScheduleSteps(self._schedules)
+            lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome, steps, turn.now)]
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
             pruned = sum(self._prune(order) for order in turn.prune)
-            steps = ScheduleSteps(self._schedules)
             for place, request in enumerate(turn.requests):
                 if request.jobs or request.schedules:
                     replies[place] = self._add(request, steps, turn.now)
@@ -88,6 +91,9 @@ class MemoryStore:
                 pruned=pruned,
                 next_fire=self._schedules.next_fire(),
                 fired=steps.fired,
+                changed=steps.changed,
+                moves=self._rows.moves.made,
+                untold=self._rows.moves.untold,
             )
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
@@ -222,6 +228,7 @@ class MemoryStore:
         if job is not None and job.status.state is State.IN_PROGRESS:
             return State.IN_PROGRESS
         if job is not None:
+            self._rows.moves.note_deleted(job_id, job.status, self._rows.record_of)
             self._rows.erase(job)
         return None
 
@@ -239,11 +246,14 @@ class MemoryStore:
             self._rows.erase(self._rows.jobs[job_id])
         return len(doomed)
 
-    def _finish(self, outcome: Outcome) -> bool:
+    def _finish(self, outcome: Outcome, steps: ScheduleSteps, now: int) -> bool:
         """Record how a run ended; False if that claim does not hold the job any more."""
         job = self._rows.claimed_job(outcome.job, outcome.claim)
         if job is None:
             return False
+        if outcome.carried is not None:
+            reply = self._add(outcome.carried, steps, now)
+            outcome = refused_with(outcome, reply.reason) if isinstance(reply, Refused) else outcome
         if outcome.error is not None or outcome.log:
             status = job.status
             job.attempts.append(
@@ -264,8 +274,9 @@ class MemoryStore:
                 parked_for=outcome.parked_for,
                 terms=outcome.terms,
             )
+            why = self._rows.why = why or outcome.error
         job.result = outcome.result
-        job.error = why or outcome.error
+        job.error = why
         if outcome.terms is not None:
             self._rows.note_limits(job)
         return True
@@ -346,7 +357,8 @@ class MemoryStore:
     def _put_back(self, job: MemoryJob, *, now: int, interrupted: bool) -> None:
         """Put a claimed job back to its place, or park it when that came too often."""
         with self._rows.moving(job) as status:
-            job.error = rules.put_back(status, now=now, interrupted=interrupted) or job.error
+            why = self._rows.why = rules.put_back(status, now=now, interrupted=interrupted)
+        job.error = why or job.error
 
     def _park(self, job: MemoryJob, now: int) -> None:
         """Park a job that its worker may still run."""

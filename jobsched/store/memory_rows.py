@@ -21,6 +21,7 @@ import msgspec
 from jobsched import transitions as rules
 from jobsched.job import Attempt, JobError, JobStatus, State, Terms
 from jobsched.store.base import CategoryStats, NewJob, StoredJob
+from jobsched.store.moves import Moves, Watch
 
 __all__ = ["CategoryRows", "MemoryJob", "Row", "Rows"]
 
@@ -102,6 +103,8 @@ class Rows:
     def __init__(self) -> None:
         self.jobs: dict[bytes, MemoryJob] = {}
         self.categories: defaultdict[str, CategoryRows] = defaultdict(CategoryRows)
+        self.moves = Moves(Watch.NOTHING)  # of the turn that is applied
+        self.why: JobError | None = None
         self._last_sequence = 0
         self._keys: dict[bytes, bytes] = {}  # unique key → the job that holds it
         self._most: dict[bytes, int] = {}  # key of a limit → how many may run
@@ -126,7 +129,9 @@ class Rows:
         self.note_limits(job)
         self._note_key(job)
         if new.due_at <= now:
-            self.enqueue(job)
+            with self._moving(job) as status:
+                rules.queued(status, sequence=self.next_sequence())
+        self._tell(job, None, None)
 
     def enqueue(self, job: MemoryJob) -> None:
         """Put a job at the end of its queue."""
@@ -140,6 +145,22 @@ class Rows:
 
     @contextmanager
     def moving(self, job: MemoryJob) -> Iterator[JobStatus]:
+        """Let a job's status change, and tell of it; whoever knows why it moves sets `why` meanwhile."""
+        was, self.why = job.status.state, None
+        with self._moving(job) as status:
+            yield status
+        self._tell(job, was, self.why)
+
+    def _tell(self, job: MemoryJob, was: State | None, why: JobError | None) -> None:
+        if job.status.state in self.moves.states:
+            self.moves.note(job.id, was, job.status, self.record_of, why)
+
+    def record_of(self, job_id: bytes) -> bytes:
+        """Return a job's immutable part."""
+        return self.jobs[job_id].record
+
+    @contextmanager
+    def _moving(self, job: MemoryJob) -> Iterator[JobStatus]:
         """Take a job's row out, let its status change, and put its row where it belongs then."""
         rows = self.categories[job.status.category].rows
         old = rows[job.status.state]
@@ -157,6 +178,7 @@ class Rows:
         """Cancel a job that does not run."""
         with self.moving(job) as status:
             rules.cancelled(status, now=now)
+            self.why = why
         job.error = why or job.error
 
     def erase(self, job: MemoryJob) -> None:

@@ -42,8 +42,9 @@ class MemorySchedules:
         self._records.pop(old.schedule.name, None)
 
     def ended(self, before: int, limit: int) -> list[StoredSchedule]:
-        """Return schedules that ended before a time, the first to end first."""
-        found = [s for s in self._schedules.values() if 0 < s.state.ended_at < before]
+        """Return schedules that ended before a time and that no file declares, the first to end first."""
+        ended = [s for s in self._schedules.values() if not s.schedule.source]
+        found = [s for s in ended if 0 < s.state.ended_at < before]
         return sorted(found, key=lambda s: (s.state.ended_at, s.schedule.name))[:limit]
 
     def is_recorded(self, name: str, due_at: int) -> bool:

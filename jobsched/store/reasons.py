@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from jobsched.job import JobError
-from jobsched.store.base import NewJob, Refused
+import msgspec
 
-__all__ = ["key_is_taken", "may_still_run", "queue_is_full", "replaced_by"]
+from jobsched.job import JobError, State
+from jobsched.store.base import NewJob, Outcome, Refused
+
+__all__ = ["key_is_taken", "may_still_run", "queue_is_full", "refused_with", "replaced_by"]
 
 
 def may_still_run(worker: int) -> JobError:
@@ -28,3 +30,9 @@ def queue_is_full(category: str, limit: int, waiting: int) -> Refused:
     return Refused(
         "QueueFull", f"category {category!r} has {waiting:,} jobs waiting, max_pending is {limit:,}"
     )
+
+
+def refused_with(outcome: Outcome, reason: str) -> Outcome:
+    """Return the outcome of a run whose atomic dispatches were refused: none of it has happened."""
+    error = JobError(f"what it dispatched with its completion was refused: {reason}")
+    return msgspec.structs.replace(outcome, state=State.FAILED, result=None, error=error, carried=None)

@@ -19,6 +19,7 @@ from jobsched.schedule import (
     RunSchedule,
     Schedule,
     ScheduleChange,
+    ScheduleNews,
     ScheduleState,
     StoredSchedule,
     SwitchSchedule,
@@ -46,7 +47,9 @@ class ScheduleRows(Protocol):
         ...
 
     def ended(self, before: int, limit: int) -> list[StoredSchedule]:
-        """Return schedules that ended before a time."""
+        """Return schedules that ended before a time. Those that a file declares are kept: forgotten, they
+        would begin anew at the next start.
+        """
         ...
 
     def is_recorded(self, name: str, due_at: int) -> bool:
@@ -77,11 +80,14 @@ class ScheduleRows(Protocol):
 
 
 class ScheduleSteps:
-    """The schedules' part of one turn. `fired` gathers the records of firings."""
+    """The schedules' part of one turn. `fired` gathers the records of firings, `changed` what was done to
+    schedules.
+    """
 
     def __init__(self, rows: ScheduleRows) -> None:
         self._rows = rows
         self.fired: list[tuple[str, FiringRecord]] = []
+        self.changed: list[ScheduleNews] = []
 
     # Changes.
 
@@ -113,8 +119,10 @@ class ScheduleSteps:
             if new is None:
                 if found is not None:
                     self._rows.erase(found)
+                    self.changed.append(ScheduleNews(found.schedule.name, "removed"))
             elif new is not found:
                 self._rows.write(new, found)
+                self.changed.append(_news(change, found))
         return runs
 
     def note_runs(self, runs: Sequence[RunSchedule], now: int) -> None:
@@ -131,6 +139,7 @@ class ScheduleSteps:
             due_at += 1
         self._keep(state, change.name, FiringRecord(due_at, due_at, 1, now, FiringKind.BY_HAND, change.job))
         self._rows.write(StoredSchedule(found.schedule, state), found)
+        self.changed.append(ScheduleNews(change.name, "run", change.job))
 
     # Firing.
 
@@ -154,6 +163,10 @@ class ScheduleSteps:
             self._keep(state, schedule.name, kept)
             _remember(state, kept, is_anew=firing.trigger is not None)
             self.fired.append((schedule.name, kept))
+        named = {record.job for record in firing.records}
+        for job in firing.jobs:
+            if job.id not in named:  # not of a due time, but about the schedule itself
+                self._rows.add_job(job, now)
         if schedule.max_runs and state.runs >= schedule.max_runs and not state.ended_at:
             state.next_at = state.fire_at = 0
             state.ended_at = now
@@ -187,6 +200,13 @@ class ScheduleSteps:
 
 def _name_of(change: ScheduleChange) -> str:
     return change.schedule.name if isinstance(change, PutSchedule) else change.name
+
+
+def _news(change: ScheduleChange, found: StoredSchedule | None) -> ScheduleNews:
+    """Return what a change has done to a schedule that is still there."""
+    if isinstance(change, SwitchSchedule):
+        return ScheduleNews(change.name, "activated" if change.is_active else "deactivated")
+    return ScheduleNews(_name_of(change), "added" if found is None else "changed")
 
 
 def _problem(change: ScheduleChange, found: StoredSchedule | None) -> Exception | None:

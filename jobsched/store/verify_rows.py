@@ -18,6 +18,7 @@ from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
 from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
+from jobsched.store.verify_schedules import SCHEDULE_CHECKS
 from jobsched.transitions import holds_key
 
 __all__ = ["CHECKS", "check_row", "limits_of"]
@@ -277,6 +278,7 @@ CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
     "unique": _check_unique,
     "limits": _check_limit,
     "decisions": _check_decision,
+    **SCHEDULE_CHECKS,
 }
 """What is checked of a row, by database, in this order."""
 

@@ -189,7 +189,7 @@ def test_a_file_that_is_no_store_of_ours_is_an_error(project):
 
 
 def test_a_damaged_row_is_an_error(project, store):
-    with lmdb.open(str(store), max_dbs=16, map_size=1 << 30) as env:
+    with lmdb.open(str(store), max_dbs=32, map_size=1 << 30) as env:
         db = env.open_db(b"scheduled")
         with env.begin(write=True, db=db) as txn:
             txn.put(b"not a key", b"")
@@ -207,7 +207,7 @@ def test_a_damaged_row_is_an_error(project, store):
     ],
 )
 def test_another_format_is_named(project, store, found, level, mend):
-    with lmdb.open(str(store), max_dbs=16, map_size=1 << 30) as env:
+    with lmdb.open(str(store), max_dbs=32, map_size=1 << 30) as env:
         db = env.open_db(b"meta")
         with env.begin(write=True, db=db) as txn:
             txn.put(b"format", str(found).encode())
@@ -236,7 +236,7 @@ def test_a_lock_whose_holder_answers_nobody_is_an_error(project, store):
 
 
 def test_a_stopped_process_in_a_write_transaction_is_an_error(project, store):
-    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=16); txn = env.begin(write=True)"
+    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=32); txn = env.begin(write=True)"
     with process(code, store) as running, stopped(running):
         [(what, mend)] = found_by(project, "writers", "error")
         assert what.startswith(f"pid {running.pid} (")
@@ -260,7 +260,7 @@ def test_what_a_killed_node_left_is_found_by_its_marker(project, store):
 
 
 def test_readers_of_killed_processes_are_let_go(project, store):
-    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=16, max_readers=1024)"
+    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=32, max_readers=1024)"
     with process(code, store):  # who opens it alone begins a new table of readers
         with process(f"{code}; txn = env.begin()", store) as running:
             running.kill()
@@ -269,9 +269,9 @@ def test_readers_of_killed_processes_are_let_go(project, store):
 
 
 def test_a_reader_that_stays_is_named(project, store):
-    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=16, max_readers=1024); txn = env.begin()"
+    code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=32, max_readers=1024); txn = env.begin()"
     with process(code, store) as running:
-        with lmdb.open(str(store), max_dbs=16, map_size=1 << 30, sync=False) as env:
+        with lmdb.open(str(store), max_dbs=32, map_size=1 << 30, sync=False) as env:
             for number in range(1001):
                 with env.begin(write=True) as txn:
                     txn.put(b"test", str(number).encode())

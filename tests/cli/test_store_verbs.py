@@ -14,7 +14,7 @@ def job(project):
 
 def damage(place, job):
     """Damage a job's record behind the store's back."""
-    with lmdb.open(str(place), max_dbs=16, map_size=1 << 30) as env:
+    with lmdb.open(str(place), max_dbs=32, map_size=1 << 30) as env:
         db = env.open_db(b"jobs")
         with env.begin(write=True, db=db) as txn:
             txn.put(bytes.fromhex(job.replace("-", "")), b"\x01damaged")

@@ -341,7 +341,7 @@ def test_the_result_of_a_failed_job_says_why(served):
         job.result(timeout=10)
     assert caught.value.cause == "ValueError: no good"
     assert "raise ValueError(why)" in caught.value.traceback
-    assert "jobsched/worker.py" not in caught.value.traceback
+    assert "jobsched/runner.py" not in caught.value.traceback
 
 
 def test_whoever_waits_for_a_job_that_is_cancelled_is_told(served):

@@ -117,7 +117,7 @@ def test_each_attempt_is_remembered_with_what_it_wrote(served):
     assert first.ended_at < second.started_at
     assert (first.state, first.error.cause) == (State.SCHEDULED, "RuntimeError: chatty")
     assert "in tell_everything" in first.error.traceback
-    assert "jobsched/worker.py" not in first.error.traceback
+    assert "jobsched/runner.py" not in first.error.traceback
     assert (second.state, second.error) == (State.COMPLETED, None)  # kept, as it wrote something
 
 

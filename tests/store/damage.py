@@ -12,7 +12,7 @@ from jobsched.store.lmdb_layout import Databases
 @contextlib.contextmanager
 def changing(place):
     """Give a write transaction behind the store's back, and the databases."""
-    with engine.open(str(place), max_dbs=16, map_size=1 << 30) as env:
+    with engine.open(str(place), max_dbs=32, map_size=1 << 30) as env:
         dbs = Databases.open(env)
         with env.begin(write=True) as txn:
             yield txn, dbs

@@ -206,7 +206,7 @@ def test_jobs_that_ran_in_the_backup_are_pending_when_a_node_starts(place, tmp_p
 
 def damage(place):
     """Damage a record behind the store's back."""
-    with engine.open(str(place), max_dbs=16, map_size=1 << 30) as env:
+    with engine.open(str(place), max_dbs=32, map_size=1 << 30) as env:
         db = env.open_db(b"jobs")
         with env.begin(write=True, db=db) as txn:
             txn.put(next(iter(txn.cursor()))[0], b"\x01damaged")
@@ -232,7 +232,7 @@ def test_a_backup_with_broken_pages_is_always_refused(place, other):
 
 
 def test_a_backup_of_a_newer_format_is_refused(place, other):
-    with engine.open(str(other), max_dbs=16) as env, env.begin(write=True, db=env.open_db(b"meta")) as txn:
+    with engine.open(str(other), max_dbs=32) as env, env.begin(write=True, db=env.open_db(b"meta")) as txn:
         txn.put(b"format", str(NEWEST + 1).encode())
     with pytest.raises(StoreFormatError, match="upgrade jobsched"):
         restore(other, place, now=NOW)

@@ -60,6 +60,7 @@ def test_a_store_of_each_format_holds_what_it_held(tmp_path, number):
             assert holds(found[part], wanted[part])
         for job, held in wanted["jobs"].items():
             assert holds(found["jobs"][job], held), (found["jobs"][job], held)
+        assert holds(found["schedules"], wanted.get("schedules", {}))
     assert verify(tmp_path / "store").findings == []
 
 

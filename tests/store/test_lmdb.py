@@ -23,7 +23,7 @@ def place(tmp_path):
 
 def change(place, database, key, value):
     """Write a row behind the store's back."""
-    with engine.open(str(place), max_dbs=16, map_size=1 << 30) as env:
+    with engine.open(str(place), max_dbs=32, map_size=1 << 30) as env:
         table = env.open_db(database.encode())
         with env.begin(write=True, db=table) as txn:
             txn.put(key, value)

@@ -26,6 +26,7 @@ from jobsched.store import lmdb_layout as layout
 from jobsched.store import lmdb_requests, memory
 from jobsched.store.base import GiveBack, Outcome, Prune, Query, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
+from jobsched.store.moves import Watch
 from jobsched.store.turnlog import RecordingStore, TurnLog, replay
 
 # Few ids, so that they meet again; out of order, and alike at both ends.
@@ -134,6 +135,7 @@ class StoresAgree(RuleBasedStateMachine):
         self.turns = 0
         self.known: set[bytes] = set()
         self.listing = (Query(), b"", b"")
+        self.watch = Watch.ALL
 
     @rule(step=steps, asked=st.lists(requests, min_size=1, max_size=3))
     def dispatch(self, step, asked):
@@ -184,6 +186,7 @@ class StoresAgree(RuleBasedStateMachine):
             release=release,
             slots=room,
             prune=prune,
+            watch=self.watch,
         )
         expected = self.model.apply(turn)
         found = self.durable.apply(turn)
@@ -204,6 +207,10 @@ class StoresAgree(RuleBasedStateMachine):
         for claim in result.claims:
             assert not result.stats[self.model.get(claim.job).status.category].paused
         assert result.released <= turn.release
+
+    @rule(watch=st.sampled_from(Watch))
+    def look_on(self, watch):
+        self.watch = watch
 
     @rule(clean=st.booleans(), held=st.none() | st.frozensets(workers, max_size=3))
     def restart(self, clean, held):

@@ -214,9 +214,13 @@ def decorate(rng: random.Random, fields: list[str]) -> None:
 
 
 def drawn_hour(rng: random.Random) -> str:
-    if rng.random() < 0.5:
-        return ",".join(str(hour) for hour in sorted(rng.sample(range(5), rng.randint(1, 3))))
-    return drawn_field(rng, 0, 23, star=0.4)
+    match rng.randrange(6):
+        case 0 | 1 | 2:  # clocks are changed at night
+            return ",".join(str(hour) for hour in sorted(rng.sample(range(5), rng.randint(1, 3))))
+        case 3:
+            return f"*/{rng.choice([1, 2, 3, 24])}"
+        case _:
+            return drawn_field(rng, 0, 23, star=0.5)
 
 
 def drawn_field(rng: random.Random, low: int, high: int, *, star: float) -> str:

@@ -272,7 +272,7 @@ def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
         ("http.alow = []", "http.alow: unknown key, did you mean 'allow'?"),
         ("http = 1", "http: expected a table, got 1"),
         ("pressure.max_mem = 90", "pressure.max_mem: unknown key, did you mean 'max_memory'?"),
-        ("schedules = {}", "schedules: unknown key"),
+        ("schedule = {}", "schedule: unknown key, did you mean 'schedules'?"),
         ("gracee = 5", "gracee: unknown key, did you mean 'grace'?"),
         ("balancer = 5", "balancer: expected a table, got 5"),
         ("balancer.every = '10ms'", "balancer.every: expected a duration from 50ms to 1h, got '10ms'"),

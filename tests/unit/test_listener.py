@@ -10,6 +10,8 @@ import pytest
 
 from jobsched import listener as listening
 from jobsched import wire
+from jobsched.audience import Audience
+from jobsched.clock import SystemClock
 from jobsched.config import parse_config
 from jobsched.listener import Clients, Listener, room_for_clients
 from jobsched.loop import Loop
@@ -69,9 +71,11 @@ class Desk:
     def __init__(self, folder, most_clients: int) -> None:
         self.folder = folder
         self.loop = Loop()
-        self.reception = Reception(parse_config("tasks = ['m']\n[categories.mail]\n", folder))
+        config = parse_config("tasks = ['m']\n[categories.mail]\n", folder)
+        self.reception = Reception(config)
+        self.audience = Audience(config, self.loop, SystemClock())
         self.listener = Listener(folder, most_clients)
-        self.clients = Clients(self.listener, self.loop, self.reception)
+        self.clients = Clients(self.listener, self.loop, self.reception, self.audience)
         self.peers: list[Peer] = []
 
     def connect(self) -> Peer:

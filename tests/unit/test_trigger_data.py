@@ -80,5 +80,5 @@ def test_a_trigger_of_the_users_cannot_be_kept():
         def next_after(self, now: datetime) -> datetime | None:
             return now
 
-    with pytest.raises(InvalidOption, match="can keep a Cron, an Every or a Once, got .*Sometimes"):
+    with pytest.raises(InvalidOption, match=r"can keep a Cron, an Every or a Once, got .*Sometimes"):
         to_data(Sometimes())

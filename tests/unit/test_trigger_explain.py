@@ -7,6 +7,7 @@ from jobsched.trigger import Cron, Every, Once
 from jobsched.trigger_explain import explain
 
 BERLIN, APIA = "Europe/Berlin", "Pacific/Apia"
+AFTER = "fires right after the jump"
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -45,8 +46,7 @@ MAY = datetime(2026, 5, 1, tzinfo=UTC)
             [
                 (
                     "2026-03-29 03:00:00+02:00",
-                    "the clock leaves out 02:00, 02:01, 02:02 and 57 more, "
-                    "fires right after the jump, together with 03:00",
+                    f"the clock leaves out 02:00, 02:01, 02:02 and 57 more, {AFTER}, together with 03:00",
                 ),
                 ("2026-03-29 03:01:00+02:00", ""),
             ],
@@ -101,6 +101,12 @@ def test_what_a_change_of_the_clock_does_is_noted(expression, zone, start, rows)
         start -= timedelta(hours=10)
     found = explain(Cron(expression, timezone=zone), start, len(rows))
     assert [(row.local, row.note) for row in found] == rows
+
+
+def test_a_time_that_is_not_fired_again_has_not_been_left_out():
+    second_time = datetime(2026, 10, 25, 1, 10, tzinfo=UTC)  # 02:10, and 02:30 is shown once more
+    (row,) = explain(Cron("30 2 * * *", timezone=BERLIN), second_time, 1)
+    assert (row.local, row.note) == ("2026-10-26 02:30:00+01:00", "")
 
 
 def test_very_many_times_are_not_counted():

@@ -22,8 +22,10 @@ from unittest import mock
 import msgspec
 
 from jobsched.codec import decode_arguments, decode_record, encode_record, encode_result
+from jobsched.firing import fire
 from jobsched.job import Attempt, JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
+from jobsched.schedule import PutSchedule, Schedule, StoredSchedule, SwitchSchedule
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.base import (
     GiveBack,
@@ -130,7 +132,35 @@ def fill(store: JobStore) -> None:
     _end_some(maker)
     _leave_some_waiting(maker)
     _hold_some_to_terms(maker)
+    _schedule_some(maker)
     maker.turn(requests=[Request(pause={"reports": 0})], decisions=[_decision(n) for n in range(3)])
+
+
+def _schedule_some(maker: Maker) -> None:
+    """Leave a schedule that waits, one that has ended, one that is not active, one with a long payload."""
+    ids = (bytes([7]) * 15 + bytes([number]) for number in range(100))
+    minute = 60 * SECOND
+    every = Schedule(
+        name="každou minutu ☕", task="shop.tasks:send", category="timed",
+        trigger=["every", minute, START], args=msgspec.msgpack.encode(["x" * 5000]), overlap="queue",
+        misfire="run_all", jitter_s=2.5, max_runs=50, terms=Terms(unique=b"k" * 16),
+    )  # fmt: skip
+    once = Schedule(name="once", task="shop.tasks:send", category="timed", trigger=["once", LONG_AGO])
+    cron = Schedule(
+        name="nightly", task="shop.tasks:rebuild", category="reports", source="categories.toml",
+        trigger=["cron", "30 2 * * *", "Europe/Berlin", False], misfire="skip", grace_s=30.0,
+    )  # fmt: skip
+    due = START + minute
+    puts = [
+        PutSchedule(every, due, due, 0),
+        PutSchedule(once, LONG_AGO, LONG_AGO, 0),
+        PutSchedule(cron, LATER, LATER, 0),
+    ]
+    maker.turn(requests=[Request(schedules=puts)])
+    for _ in range(2):
+        for stored in maker.store.due_schedules(maker.now + 5 * minute, 10):
+            maker.turn(firings=[fire(stored, maker.now + 5 * minute, lambda: next(ids))])
+    maker.turn(requests=[Request(schedules=[SwitchSchedule("nightly", False, 0, 0)])])
 
 
 def _end_some(maker: Maker) -> None:
@@ -217,6 +247,18 @@ def content(store: LmdbStore) -> dict:
             for name, row in store.stats().items()
         },
         "decisions": [msgspec.structs.asdict(decision) for decision in store.decisions(100)],
+        "schedules": {stored.schedule.name: _schedule(store, stored) for stored in store.schedules()},
+    }
+
+
+def _schedule(store: JobStore, stored: StoredSchedule) -> dict:
+    return {
+        **{name: _plain(value) for name, value in msgspec.structs.asdict(stored.schedule).items()},
+        "state": {name: _plain(value) for name, value in msgspec.structs.asdict(stored.state).items()},
+        "firings": [
+            {name: _plain(value) for name, value in msgspec.structs.asdict(record).items()}
+            for record in store.firings(stored.schedule.name)
+        ],
     }
 
 
@@ -252,7 +294,7 @@ def _plain(value):
     if isinstance(value, JobError):
         return msgspec.structs.asdict(value)
     if isinstance(value, tuple):
-        return [[_plain(item.key), item.most] for item in value]
+        return [[_plain(item.key), item.most] if isinstance(item, Limit) else item for item in value]
     if isinstance(value, bytes):
         value = base64.b64encode(value).decode()
     text = json.dumps(value)
