@@ -8,17 +8,20 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.own_trigger import TimesUnknown
 from jobsched.schedule import Schedule
-from jobsched.trigger import Every, Trigger
+from jobsched.trigger import Cron, Every, Trigger, count_of
 from jobsched.trigger_data import from_data
 
 __all__ = ["COUNTED", "DueTimes", "fire_time", "first_due", "next_due"]
 
 COUNTED = 2000
-"""Due times that are counted one by one: that takes 0.2 s for a Cron."""
+"""Due times that are gone through one by one: that takes 0.2 s for a Cron."""
+
+_FEW = 8  # that are gone through before it is worth while to count the rest otherwise
 
 
 def next_due(schedule: Schedule, after: int, trigger: Trigger | None = None) -> int:
@@ -55,25 +58,46 @@ def fire_time(schedule: Schedule, due_at: int, trigger: Trigger | None = None) -
 class DueTimes:
     """The due times of a schedule within a stretch of time: how many, the last ones, and the next."""
 
-    def __init__(self, schedule: Schedule, trigger: Trigger, first: int, until: int) -> None:
-        """Find those from the first one on, 0 for none, up to an instant."""
+    def __init__(
+        self, schedule: Schedule, trigger: Trigger, first: int, until: int, *, are_listed: bool = False
+    ) -> None:
+        """Find those from the first one on, 0 for none, up to an instant. They had better be listed where
+        more than the last one is wanted.
+        """
         self._schedule = schedule
         self._trigger = trigger
         self._until = until
         self._next = first  # behind those that are listed
         self._unknown: TimesUnknown | None = None  # what that is
-        self._listed: Sequence[int] = self._list(first) if 0 < first <= until else ()
-        self.is_counted = not 0 < self._next <= until
+        self._listed: Sequence[int] = self._list(first, are_listed) if 0 < first <= until else ()
+        self._count: int | None = None if self._has_more else len(self._listed)
+        if self._has_more and isinstance(trigger, Cron) and not are_listed:
+            self._count = count_of(trigger, from_micros(first), from_micros(self.last))
+            if self._count is None:
+                self._listed = self._extend([*self._listed], COUNTED)
+                self._count = None if self._has_more else len(self._listed)
 
-    def _list(self, first: int) -> Sequence[int]:
+    @property
+    def _has_more(self) -> bool:
+        return 0 < self._next <= self._until
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known how many there are."""
+        return self._count is not None
+
+    def _list(self, first: int, are_listed: bool) -> Sequence[int]:  # noqa: FBT001
         """Return the first ones, all those of an interval."""
         if isinstance(self._trigger, Every):
             end = min(self._until, self._schedule.end_at or self._until)
             steps = range(first, end + 1, to_micros(from_micros(0) + self._trigger.step))
             self._next = next_due(self._schedule, steps[-1], self._trigger)
             return steps
-        listed: list[int] = []
-        while 0 < self._next <= self._until and len(listed) < COUNTED:
+        can_count = isinstance(self._trigger, Cron) and not are_listed
+        return self._extend([], min(_FEW, COUNTED) if can_count else COUNTED)
+
+    def _extend(self, listed: list[int], most: int) -> list[int]:
+        while self._has_more and len(listed) < most:
             listed.append(self._next)
             try:
                 self._next = next_due(self._schedule, self._next, self._trigger)
@@ -86,7 +110,7 @@ class DueTimes:
         """The first one behind the stretch, 0 without one. Raises TimesUnknown."""
         if self._unknown is not None:
             raise self._unknown
-        return self._next if self.is_counted else next_due(self._schedule, self._until, self._trigger)
+        return next_due(self._schedule, self._until, self._trigger) if self._has_more else self._next
 
     def __bool__(self) -> bool:
         return bool(self._listed)
@@ -96,16 +120,16 @@ class DueTimes:
         """The first one, where there is one."""
         return self._listed[0]
 
-    @property
+    @cached_property
     def last(self) -> int:
         """The last one, where there is one."""
-        return self._listed[-1] if self.is_counted else self._previous(self._until + 1)
+        return self._previous(self._until + 1) if self._has_more else self._listed[-1]
 
     def end(self, most: int) -> tuple[int, Sequence[int]]:
-        """Return the last ones, so many at most, of those that are not counted up to as many as are; and
+        """Return the last ones, so many at most, of those that are not listed up to as many as are; and
         the one before these, 0 without one.
         """
-        if self.is_counted:
+        if not self._has_more:
             place = len(self._listed) - most
             return (self._listed[place - 1], self._listed[place:]) if place > 0 else (0, self._listed)
         found: list[int] = []
@@ -118,21 +142,26 @@ class DueTimes:
 
     def count(self) -> int:
         """Return how many there are; at least how many, where they are not counted."""
-        return len(self._listed)
+        return len(self._listed) if self._count is None else self._count
 
     def _previous(self, before: int) -> int:
-        """Return the last due time before an instant that is behind the first one."""
-        first = self._listed[0]
-        reach = MICROSECONDS
-        while before - reach > first and not self._next_before(before - reach, before):
+        """Return the last due time before an instant that is behind the first one.
+
+        Mostly it is as far from there as the first two are from each other.
+        """
+        first, *others = self._listed[:2]
+        reach = others[0] - first if others else MICROSECONDS
+        found = 0
+        while not found and before - reach > first:
+            found = self._next_before(before - reach, before)
             reach *= 4
-        found = self._next_before(before - reach, before) if before - reach > first else first
+        found = found or first
         free_from = before  # there is none from here on
-        while free_from - found > MICROSECONDS:
-            middle = (found + free_from) // 2
-            later = self._next_before(middle, before)
-            found, free_from = (later, free_from) if later else (found, middle)
-        return self._next_before(found, before) or found
+        while later := self._next_before(found, before):
+            middle = (later + free_from) // 2
+            found = self._next_before(middle, before) or later
+            free_from = free_from if found > middle else middle + 1
+        return found
 
     def _next_before(self, after: int, before: int) -> int:
         due = next_due(self._schedule, after, self._trigger)

@@ -113,7 +113,7 @@ def _split(
             first = late.following
         except TimesUnknown:
             first = 0
-    return late, DueTimes(schedule, trigger, first, until)
+    return late, DueTimes(schedule, trigger, first, until, are_listed=schedule.misfire == "run_all")
 
 
 def _grace_s(schedule: Schedule) -> float | None:

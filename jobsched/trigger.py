@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from jobsched.clock_face import ClockFace
     from jobsched.cron_text import CronText
 
-__all__ = ["Cron", "Every", "Once", "Trigger", "anchored"]
+__all__ = ["Cron", "Every", "Once", "Trigger", "anchored", "count_of"]
 
 _LEAST = timedelta(seconds=1)
+_DAY = timedelta(days=1)
 _EARLIEST = datetime(1, 1, 3, tzinfo=UTC)  # every zone has a local time from here on
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -147,6 +148,16 @@ class Cron(msgspec.Struct, frozen=True):
 @cache
 def _any_cron() -> Cron:
     return Cron("* * * * *")
+
+
+def count_of(trigger: Cron, first: datetime, last: datetime) -> int | None:
+    """Return how many times there are from one to another, both included; None where that is not found
+    without going through them, as the clock is changed in between or they are over a year apart.
+    """
+    text, clock = trigger.parts()
+    if next(clock.changes(first - _DAY, last + _DAY), None) is not None:
+        return None
+    return text.count(clock.at(first), clock.at(last))
 
 
 def anchored(trigger: Trigger, now: datetime) -> Trigger:

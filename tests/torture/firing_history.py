@@ -30,16 +30,16 @@ class Diary:
         self.changed: list[str] = []
         """Names of schedules whose record of some due time was not the same later."""
 
-    def read(self, store: JobStore) -> None:
-        """Add what a store has, back to what is known."""
+    def read(self, store: JobStore, *, is_whole: bool = False) -> None:
+        """Add what a store has, back to what is known; all, where the clock may have been set back."""
         after = ""
         while page := store.schedules(after):
             for stored in page:
                 self.schedules[stored.schedule.name] = stored
-                self._read_one(store, stored.schedule.name)
+                self._read_one(store, stored.schedule.name, is_whole=is_whole)
             after = page[-1].schedule.name
 
-    def _read_one(self, store: JobStore, name: str) -> None:
+    def _read_one(self, store: JobStore, name: str, *, is_whole: bool) -> None:
         known = self.records[name]
         before = 0
         while page := store.firings(name, _PAGE, before):
@@ -47,7 +47,7 @@ class Diary:
             self.changed += [name for record in page if known.get(record.due_at, record) != record]
             known.update((record.due_at, record) for record in page)
             before = page[-1].due_at
-            if not any(are_new):
+            if not any(are_new) and not is_whole:
                 return
 
     def of(self, name: str) -> list[FiringRecord]:
