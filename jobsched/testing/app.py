@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -94,7 +92,9 @@ class LocalApp:
 
     def _open(self) -> None:
         """Begin with nothing."""
-        from jobsched.testing.local_node import LocalNode  # noqa: PLC0415 (the plugin loads fast)
+        import random  # noqa: PLC0415 (the plugin loads fast)
+
+        from jobsched.testing.local_node import LocalNode  # noqa: PLC0415
 
         self._opened = contextlib.ExitStack()
         store = self._new_store()
@@ -111,6 +111,8 @@ class LocalApp:
             from jobsched.store.memory import MemoryStore  # noqa: PLC0415 (the plugin loads fast)
 
             return MemoryStore()
+        import tempfile  # noqa: PLC0415 (as above)
+
         from jobsched.store.lmdb import open_store  # noqa: PLC0415
 
         folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="jobsched-"))
