@@ -19,6 +19,7 @@ import msgspec
 from jobsched import wire
 from jobsched.clock import Clock
 from jobsched.config import Config
+from jobsched.errors import WireError
 from jobsched.event import (
     Dropped,
     Event,
@@ -47,6 +48,8 @@ _MOST_UNSENT = 1 << 20  # bytes that wait for a client, and one part more
 _MOST_UNSENT_HOOKS = 8 << 20  # likewise: a process has to be started before it takes any
 _FAREWELL_S = 1.0  # for clients to take the last events
 _LEAST_GRACE_S = 1.0  # for the hooks
+_MOST_LISTENERS = 64
+_MOST_NAMES = 1000
 _PART = 500  # events in a frame
 _FLEETING = frozenset({JobDispatched, JobQueued, JobStarted, JobCompleted, JobGivenBack, WorkerLent})
 
@@ -149,7 +152,14 @@ class Audience:
     # Who listens.
 
     def join(self, ear: Ear, wanted: wire.Listen) -> None:
-        """Tell somebody of the last events, and from now on of those to come if it wants to follow."""
+        """Tell somebody of the last events; or of those to come from now on, if it wants to follow.
+
+        Raises WireError when it asks for too many names, or too many listen already.
+        """
+        if len(wanted.kinds) + len(wanted.categories) + len(wanted.tasks) > _MOST_NAMES:
+            raise WireError(f"over {_MOST_NAMES:,} names of events to listen to")
+        if wanted.follow and ear not in self._listeners and len(self._listeners) >= _MOST_LISTENERS:
+            raise WireError(f"{_MOST_LISTENERS} listen to this node already, the most there may be")
         listener = _Listener(ear, wanted)
         last = [] if wanted.follow else listener.chosen(list(self._last))
         for part in _parts(last):

@@ -16,6 +16,7 @@ __all__ = ["Client", "Tally"]
 
 _OBJECT_BYTES = 300  # what a job, a part or a question takes in memory, beside its record
 _LOOK_BYTES = 4096  # a job is read and sent for it
+_LISTEN_BYTES = 1 << 20  # all the last events are
 
 
 class Client(FramedSocket[wire.FromClient]):
@@ -70,7 +71,7 @@ class Client(FramedSocket[wire.FromClient]):
             lists = (request.jobs, request.cancel, request.retry, request.delete, request.schedules)
             self.weight += sum(map(len, lists)) * _OBJECT_BYTES
         else:
-            self.weight += _LOOK_BYTES
+            self.weight += _LISTEN_BYTES if isinstance(message, wire.Listen) else _LOOK_BYTES
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from jobsched.clock import from_micros
 from jobsched.errors import JobschedError
 from jobsched.job_id import format_id
 
@@ -29,7 +30,8 @@ class Carrier(Protocol):
 
 class CurrentJob(msgspec.Struct, frozen=True, gc=False):
     """The job that runs here. `attempt` counts from 1; `id` serves to make effects idempotent;
-    `deadline` is when its time is up, None without a limit.
+    `deadline` is when its time is up, None without a limit. `schedule` is the name of the schedule
+    that has fired it, and `due` the time that it is for; None where it was dispatched.
     """
 
     _id: bytes
@@ -42,11 +44,22 @@ class CurrentJob(msgspec.Struct, frozen=True, gc=False):
     _asks: Callable[[int], bool]
     _keep: Callable[[str], None]
     _carried: Carrier
+    _fired_by: tuple[str, int] | None = None
 
     @property
     def id(self) -> str:
         """The text form of its id."""
         return format_id(self._id)
+
+    @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that has fired it."""
+        return None if self._fired_by is None else self._fired_by[0]
+
+    @property
+    def due(self) -> datetime | None:
+        """The due time that it was fired for: aware, in UTC. The last one where several fell together."""
+        return None if self._fired_by is None else from_micros(self._fired_by[1])
 
     def cancelled(self) -> bool:
         """Say whether the job was asked to stop. One that asks now and then is given 2 s to end by

@@ -19,6 +19,8 @@ __all__ = ["KINDS", "NICKNAMES", "CronFields", "FieldKind", "field_values", "par
 
 _MOST = 256  # characters: longer ones take croniter more than a moment
 _FIELDS = 5
+_ANY = ("*", "?")
+_ALL_HAVE = 28  # the last day that each month has
 
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -71,6 +73,16 @@ class CronFields(NamedTuple):
     def takes_either_day(self) -> bool:
         """Say whether either of the two days suffices: neither begins with ``*``, as in Vixie's cron."""
         return self.day[0] not in "*?" and self.weekday[0] not in "*?"
+
+    @property
+    def comes_each_month(self) -> bool:
+        """Say whether each month is seen to have such a day, without a look at the calendar."""
+        days, weekdays = (
+            field_values(field, KINDS[kind]) for field, kind in ((self.day, "day"), (self.weekday, "weekday"))
+        )
+        if self.weekday in _ANY:
+            return min(days, default=_ALL_HAVE + 1) <= _ALL_HAVE
+        return self.day in _ANY and bool(weekdays)
 
 
 def parse_fields(text: str, *, seconds: bool) -> CronFields:

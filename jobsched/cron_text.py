@@ -57,7 +57,7 @@ class CronText:
 
     def comes(self) -> bool:
         """Say whether there is such a time at all: February 30 never comes."""
-        return self.next_after(_FIRST) is not None
+        return self.fields.comes_each_month or self.next_after(_FIRST) is not None
 
 
 @lru_cache(maxsize=_CACHED)

@@ -29,6 +29,7 @@ _RETRY_S = 0.01
 _TURN_S = 0.02  # that other clients may take before ours, before we ask for a node again
 _PEEK_S = 0.0005
 _POLL_S = 0.05  # reading results from the file while no node runs
+_NO_FILE = (0, 0)
 
 
 class Gateway:
@@ -42,7 +43,7 @@ class Gateway:
         self._lock = threading.Lock()
         self._connection: NodeConnection | None = None  # whoever holds the lock
         self._store: JobStore | None = None
-        self._opened_file = (0, 0)
+        self._opened_file = _NO_FILE
         self._pid = os.getpid()
 
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
@@ -106,7 +107,7 @@ class Gateway:
         try:
             info = (self._directory / "data.mdb").stat()
         except FileNotFoundError:
-            return 0, 0
+            return _NO_FILE
         return info.st_dev, info.st_ino
 
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
@@ -137,6 +138,8 @@ class Gateway:
             if not self._durable:
                 raise Unavailable(f"no node runs on {self._directory}") from None
             with self._lock:
+                if self._file_id() == _NO_FILE:
+                    return Findings()  # a look creates no store
                 return findings(self._opened(), query)
         try:
             return connection.find(query)

@@ -316,7 +316,6 @@ class Node:
     def _deliver(self, turn: Turn, result: TurnResult) -> list[bytes]:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
         self._stats = result.stats
-        self._audience.see(turn, result)
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
         self._keeper.learn(result.pruned, self._clock.monotonic(), is_full=result.is_full)
@@ -326,6 +325,7 @@ class Node:
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
+        self._audience.see(turn, result)
         self._end_cancelled(turn)
         self._note_outcomes(turn, result)
         # All that may have ended: a crash may quarantine a job, an interruption may park it, and

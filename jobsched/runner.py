@@ -140,7 +140,7 @@ class Runner:
         deadline = from_micros(self._clock.now() + int(limit_s * MICROSECONDS)) if limit_s else None
         here = CurrentJob(
             claim.job, record.task, record.category, claim.attempt, record.name, deadline,
-            claim.number, self._interrupts.asks, self._keep, self._carried,
+            claim.number, self._interrupts.asks, self._keep, self._carried, record.fired_by,
         )  # fmt: skip
         args, kwargs = arguments
         token = current.set(here)

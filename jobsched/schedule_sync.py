@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from jobsched.amount import span
 from jobsched.clock import from_micros
 from jobsched.config_values import DeclaredSchedule
 from jobsched.due_times import first_due
@@ -27,6 +28,7 @@ from jobsched.schedule import (
 )
 from jobsched.trigger import Every, anchored
 from jobsched.trigger_data import from_data, to_data
+from jobsched.trigger_text import trigger_text
 
 __all__ = ["Difference", "FieldChange", "changes", "differences"]
 
@@ -172,9 +174,7 @@ def _trigger(schedule: Schedule) -> str:
         trigger = from_data(schedule.trigger)
     except InvalidOption:  # of a zone that is not known any more
         return repr(schedule.trigger)
-    if isinstance(trigger, Every) and trigger.anchor is not None:
-        return repr(Every(trigger.interval))  # from where it counts is nobody's choice
-    return repr(trigger)
+    return trigger_text(trigger)
 
 
 def _shown(field: str, value: Any) -> str:
@@ -182,6 +182,8 @@ def _shown(field: str, value: Any) -> str:
         return repr(hidden(msgspec.msgpack.decode(value)))
     if field.endswith("_at"):
         return from_micros(value).isoformat() if value else "none"
+    if field.endswith("_s") and value is not None:
+        return span(value)
     if field == "max_runs" and not value:
         return "none"
     return _plain(value)
@@ -190,6 +192,4 @@ def _shown(field: str, value: Any) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

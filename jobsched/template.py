@@ -87,6 +87,15 @@ timeout = "30s"
 #priority = 1
 #min_workers = 0
 #max_retries = 0
+
+# A schedule dispatches a task by itself: by `cron`, `every` so often, or once `at` a time. All of its
+# keys are in docs/configuration.md; `jobsched schedule --help` says how to look at it.
+# [schedules.nightly]
+# task = "tasks:word_count"
+# category = "reports"
+# cron = "30 2 * * *"
+# timezone = "Europe/Berlin"
+# args = ["tasks.py"]
 """
 
 TASKS_PY = '''\

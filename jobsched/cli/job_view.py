@@ -60,6 +60,8 @@ def details(job: StoredJob) -> dict[str, Any]:
         "parked_for": parked_for(job),
         "terms": terms(job),
         "crash": job.error and crash(job.error.crash),
+        "schedule": record and record.fired_by and record.fired_by[0],
+        "schedule_due_at": record and record.fired_by and iso_time(record.fired_by[1]),
         "attempts": [attempt(found) for found in job.attempts],
         "result": None if job.result is None else decode_result(job.result),
         "traceback": (job.error and job.error.traceback) or None,
@@ -84,6 +86,7 @@ def lines(job: StoredJob, now: int) -> list[tuple[str, str]]:
         ("crashes", str(status.crashes or "")),
         ("interruptions", str(status.interruptions or "")),
         *term_lines(job, now),
+        ("schedule", _fired_by(record, now) if record else ""),
         ("dispatched", moment(record.dispatched_at, now) if record else ""),
         ("due", moment(status.due_at, now)),
         ("started", moment(status.started_at, now)),
@@ -137,6 +140,14 @@ def _call(record: JobRecord) -> str:
         return "unreadable"
     parts = [repr(value) for value in args] + [f"{name}={value!r}" for name, value in kwargs.items()]
     return clean(", ".join(parts)) or "none"
+
+
+def _fired_by(record: JobRecord, now: int) -> str:
+    """Return which schedule has fired a job, and for when."""
+    if record.fired_by is None:
+        return ""
+    name, due_at = record.fired_by
+    return f"{clean(name)}, due {moment(due_at, now)}"
 
 
 def _took(job: StoredJob) -> str:

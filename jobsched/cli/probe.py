@@ -56,6 +56,9 @@ def _hook_problem(name: str) -> str | None:
     except ConfigError as error:
         return str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (the user's code; it is reported)
+        module = name.partition(":")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            return f"hooks: no module {module!r}"
         return f"hooks: {name!r} cannot be imported: {problem_of(error)[0]}"
     return None
 

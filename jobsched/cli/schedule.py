@@ -10,7 +10,7 @@ import typer
 from jobsched.cli import schedule_lines
 from jobsched.cli.changes import dispatching
 from jobsched.cli.options import ConfigOption, JsonOption, add_verb, configuration, duration
-from jobsched.cli.output import print_json, say
+from jobsched.cli.output import is_terminal, print_json, say
 from jobsched.cli.result import answer_with_result
 from jobsched.cli.schedule_apply import apply
 from jobsched.cli.schedule_change import activate, add, clear, deactivate, remove, update
@@ -26,6 +26,7 @@ schedule = typer.Typer(
 )
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
 _ID_SHOWN = 8
+_WHOLE = 30  # characters of a name: up to this it is never cut
 
 
 @schedule.callback()
@@ -50,12 +51,17 @@ def list_schedules(*, config: ConfigOption = None, json_output: JsonOption = Fal
     else:
         now = datetime.now(UTC)
         print_table(
-            schedule_lines.columns,
-            [schedule_lines.cells(info, now) for info in found],
-            right=["next", "last", "runs"],
-            elastic=["name", "trigger", "task"],
+            ["name", *schedule_lines.columns],
+            [[_cut(info.name), *schedule_lines.cells(info, now)] for info in found],
+            right=["next", "last"],
+            elastic=["trigger", "task"],
             styles={"not active": "yellow", "ended": "dim"},
         )
+
+
+def _cut(name: str) -> str:
+    """Return a name that leaves room for the rest at a terminal."""
+    return f"{name[: _WHOLE - 1]}…" if len(name) > _WHOLE and is_terminal() else name
 
 
 def get(*, name: _Name, config: ConfigOption = None, json_output: JsonOption = False) -> None:
@@ -82,7 +88,7 @@ def run_now(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Dispatch the job of a schedule at once, whether it is active or not. Its due times stay.
+    """Dispatch the job of a schedule at once. It need not be active; its due times stay.
 
     Examples:
       jobsched schedule run-now count
@@ -110,7 +116,7 @@ def history(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """List what became of the due times of a schedule, the latest first. 1,000 are kept of each.
+    """List what became of the due times of a schedule. The latest come first; 1,000 are kept of each.
 
     Examples:
       jobsched schedule history count

@@ -31,11 +31,11 @@ def apply(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Have the store hold the schedules of a file, in one commit: what it declared before and does not
-    any more is removed.
+    """Bring the schedules of a file into the store, in one commit.
 
-    A file of its own has tables as categories.toml has them, and nothing else. The configuration itself
-    may be applied, too: a node then need not be started again.
+    What it declared before and does not any more is removed. A file of its own has [schedules.NAME]
+    tables as categories.toml has them, and no others. The configuration itself may be applied, too: a
+    node then need not be started again.
 
     Examples:
       jobsched schedule apply categories.toml --diff

@@ -12,13 +12,14 @@ from jobsched.cli.agreement import ask, is_asked
 from jobsched.cli.changes import dispatching
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import clean, note, print_json, say
-from jobsched.cli.schedule_lines import schedule_object, trigger_text
+from jobsched.cli.schedule_lines import schedule_object
 from jobsched.cli.schedule_options import given_arguments, given_options, given_trigger
 from jobsched.cli.schedule_times import due_times, print_due_times
 from jobsched.cli.task_modules import know_task
 from jobsched.config import Config
 from jobsched.errors import InvalidOption
 from jobsched.schedule_view import ScheduleInfo
+from jobsched.trigger_text import trigger_text
 
 __all__ = ["activate", "add", "clear", "deactivate", "remove", "update"]
 
@@ -64,8 +65,8 @@ def add(
 
     Examples:
       jobsched schedule add count tasks:word_count --arg '"tasks.py"' --every 5m
-      jobsched schedule add greeting tasks:greet --arg '"Ada"' --cron '0 8 * * 1-5'
-      jobsched schedule add new-year tasks:greet --arg '"all"' --at 2040-01-01T00:00Z
+      jobsched schedule add hello tasks:greet --arg '"Ada"' --cron '0 8 * * 1-5'
+      jobsched schedule add xmas tasks:greet --arg '"all"' --at 2040-12-24T18:00Z
 
     """
     trigger = given_trigger(cron, every, at, timezone, seconds=seconds)
@@ -120,7 +121,7 @@ def update(
 
     Examples:
       jobsched schedule update count --every 10m --jitter 30s
-      jobsched schedule update greeting --timezone America/New_York --end none
+      jobsched schedule update hello --timezone America/New_York --end none
 
     """
     given: dict[str, Any] = {"task": task, "category": category}
@@ -146,7 +147,7 @@ def remove(*, names: _Names, config: ConfigOption = None, json_output: JsonOptio
     """Forget schedules and their history, in one commit. Jobs that they have fired stay.
 
     Examples:
-      jobsched schedule remove count greeting
+      jobsched schedule remove count hello
 
     """
     with dispatching(configuration(config)) as dispatcher:
@@ -251,4 +252,5 @@ def _answer(info: ScheduleInfo, done: str, *, json_output: bool) -> None:
     say(f"{done} {clean(info.name)}: {clean(info.task)} in {info.category}, {trigger_text(info.trigger)}")
     if not info.is_active:
         say("it is not active")
-    print_due_times(due, with_notes=False)
+    if due:
+        print_due_times(due, with_notes=False)

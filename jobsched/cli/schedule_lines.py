@@ -6,20 +6,22 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from jobsched.amount import span
 from jobsched.cli.job_history import moment
 from jobsched.cli.output import age, clean, plain
 from jobsched.clock import to_micros
+from jobsched.own_trigger import KnownTimes
 from jobsched.redact import hidden
 from jobsched.schedule_view import ScheduleInfo
 from jobsched.trigger import Cron, Every, Once, Trigger
 from jobsched.trigger_explain import DueTime
+from jobsched.trigger_text import trigger_text
 
-__all__ = ["cells", "columns", "due_object", "lines", "schedule_object", "short_time", "span", "trigger_text"]
+__all__ = ["cells", "columns", "due_object", "lines", "schedule_object", "short_time"]
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
 _TIME = "%Y-%m-%d %H:%M:%S"
 
-columns = ["name", "trigger", "task", "next", "last", "runs", "note"]
+columns = ["trigger", "task", "next", "last", "note"]
 """Of the table that `cells` are for."""
 
 
@@ -66,6 +68,8 @@ def _trigger_object(trigger: Trigger) -> dict[str, Any]:
             return {"every_s": trigger.step.total_seconds(), "anchor": _iso(trigger.anchor)}
         case Once():
             return {"at": _iso(trigger.at)}
+        case KnownTimes():
+            return {"own": trigger.kind, "fields": plain(trigger.fields)}
     raise AssertionError(trigger)
 
 
@@ -107,14 +111,12 @@ def lines(info: ScheduleInfo, now: int) -> list[tuple[str, str]]:
 
 
 def cells(info: ScheduleInfo, now: datetime) -> list[str]:
-    """Return a schedule's line in the table."""
+    """Return a schedule's line in the table, behind its name."""
     return [
-        info.name,
         trigger_text(info.trigger),
         info.task,
         "" if info.next_at is None else _until(info.next_at, now),
         "" if info.last_at is None else f"{age((now - info.last_at).total_seconds())} ago",
-        str(info.runs),
         _note(info),
     ]
 
@@ -128,27 +130,6 @@ def _note(info: ScheduleInfo) -> str:
 def _until(at: datetime, now: datetime) -> str:
     seconds = (at - now).total_seconds()
     return f"in {age(seconds)}" if seconds >= 0 else f"{age(-seconds)} late"
-
-
-def trigger_text(trigger: Trigger) -> str:
-    """Return a trigger as people write it."""
-    match trigger:
-        case Cron():
-            return trigger.expr if trigger.timezone == "UTC" else f"{trigger.expr} {trigger.timezone}"
-        case Every():
-            return f"every {span(trigger.step.total_seconds())}"
-        case Once():
-            return f"at {trigger.at:%Y-%m-%d %H:%M:%S}Z"
-    return repr(trigger)
-
-
-def span(seconds: float) -> str:
-    """Return a span as categories.toml has it: ``1h30m``, ``0.5s``."""
-    text, rest = "", seconds
-    for size, unit in _UNITS:
-        count, rest = divmod(rest, size)
-        text += f"{int(count)}{unit}" if count else ""
-    return text + (f"{rest:g}s" if rest or not text else "")
 
 
 def short_time(at: datetime) -> str:

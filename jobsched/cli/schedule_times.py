@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from jobsched.cli.changes import dispatching
@@ -18,6 +19,7 @@ from jobsched.cli.table import print_table
 from jobsched.cli.when import moment
 from jobsched.config import load_schedules
 from jobsched.errors import InvalidOption, ScheduleNotFound
+from jobsched.own_trigger import KnownTimes
 from jobsched.schedule_lint import Finding
 from jobsched.schedule_lint import lint as findings_of
 from jobsched.schedule_view import ScheduleInfo
@@ -84,8 +86,13 @@ def due_times(info: ScheduleInfo, count: int, start: datetime | None = None) -> 
     since = start or datetime.now(UTC)
     if info.start is not None:
         since = max(since, info.start - _INSTANT)
-    found = explain(anchored(info.trigger, since), since, max(count, 0))
+    found = explain(anchored(_known(info.trigger), since), since, max(count, 0))
     return [one for one in found if info.end is None or one.at <= info.end]
+
+
+def _known(trigger: Trigger) -> Trigger:
+    """Return a trigger that ends where nobody knows any more: the code of one of the user's is not here."""
+    return msgspec.structs.replace(trigger, is_all=True) if isinstance(trigger, KnownTimes) else trigger
 
 
 def print_due_times(due: Sequence[DueTime], *, with_notes: bool) -> None:
@@ -94,11 +101,15 @@ def print_due_times(due: Sequence[DueTime], *, with_notes: bool) -> None:
     rows = []
     for one in due:
         away = (one.at - now).total_seconds()
-        row = [one.local, f"in {age(away)}" if away >= 0 else f"{age(-away)} ago"]
+        row = [_to_the_second(one.local), f"in {age(away)}" if away >= 0 else f"{age(-away)} ago"]
         after = "" if one.after_s is None else _gap(one.after_s)
         rows.append([*row, after, one.note] if with_notes else row)
     columns = ["due", "from now", *(["gap", "note"] if with_notes else [])]
     print_table(columns, rows, right=["from now", "gap"], wrapped=["note"])
+
+
+def _to_the_second(local: str) -> str:
+    return re.sub(r"\.\d+", "", local)
 
 
 def _gap(seconds: float) -> str:
@@ -116,10 +127,10 @@ def lint(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Look for what is odd about schedules: never due, read otherwise by other crons, all at once.
+    """Look for what is odd about schedules.
 
-    Without names, at all that the store has and the configuration declares. Exit code 1 if anything is
-    found.
+    Never due, read otherwise by other crons, many in one minute. Without names, all that the store has
+    and the configuration declares. Exit code 1 if anything is found.
 
     Examples:
       jobsched schedule lint
@@ -132,7 +143,11 @@ def lint(
     else:
         with dispatching(settings) as dispatcher:
             infos = dispatcher.schedules.list()
-        stored = {info.name: (info.trigger, {"jitter": info.jitter_s}) for info in infos if not info.ended_at}
+        stored = {
+            info.name: (_known(info.trigger), {"jitter": info.jitter_s})
+            for info in infos
+            if not info.ended_at
+        }
         given = {**stored, **dict(_declared(settings.schedules))}
         if names:
             for name in names:

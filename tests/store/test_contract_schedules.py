@@ -169,6 +169,19 @@ def test_a_schedule_ends_with_its_last_run_and_is_forgotten_later(store, new_job
     assert store.get(job.id).status.state is State.PENDING
 
 
+def test_an_ended_schedule_that_a_file_declares_is_kept_until_it_is_not_any_more(store, new_job):
+    """Forgotten, it would begin anew at the next start."""
+    declared = msgspec.structs.replace(NIGHTLY, max_runs=1, source="categories.toml")
+    put(store, declared)
+    fire(store, firing(store, new_job()))
+    late = NOW + 100 * SECOND
+    store.apply(Turn(now=late, forget_ended=late))
+    assert store.schedule("nightly").state.ended_at == NOW + SECOND
+    ask(store, schedules=[PutSchedule(msgspec.structs.replace(declared, source=""), None, 0)], now=late)
+    store.apply(Turn(now=late, forget_ended=late))
+    assert store.schedule("nightly") is None
+
+
 NAMES = ["nightly", "nightly 2", "nightly\u00e9", "nightlye\u0301", "n" * 200, "ü" * 100, "0", "~"]
 
 

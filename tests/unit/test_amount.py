@@ -1,6 +1,7 @@
 import pytest
 
-from jobsched.amount import byte_size, many
+from jobsched.amount import byte_size, many, span
+from jobsched.duration import parse_duration
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,12 @@ def test_bytes_are_said_in_their_largest_unit(count, text):
 )
 def test_things_are_counted(number, what, text):
     assert many(number, what) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.5, "0.5s"), (300, "5m"), (5400, "1h30m"), (90_061.5, "1d1h1m1.5s"), (86_400, "1d")],
+)
+def test_a_span_is_written_as_the_configuration_has_it(seconds, text):
+    assert span(seconds) == text
+    assert parse_duration(text) == seconds

@@ -97,10 +97,10 @@ def test_a_change_is_told_field_by_field():
     assert (one.kind, one.steps) == (
         "changed",
         [
-            "trigger: Cron('30 2 * * *') -> Cron('0 3 * * *', timezone='Europe/Berlin')",
+            "trigger: 30 2 * * * -> 0 3 * * * Europe/Berlin",
             "kwargs: {} -> {'password': '***', 'n': 1}",
             "end: none -> 2030-01-01T00:00:00+00:00",
-            "jitter: 0 -> 300",
+            "jitter: 0s -> 5m",
         ],
     )
 

@@ -42,21 +42,23 @@ def test_the_settings_in_comments_are_the_defaults():
 def test_the_limits_in_comments_can_be_uncommented():
     uncommented, count = re.subn(r"^# ?(?=\[|[a-z_]+ = )", "", CATEGORIES_TOML, flags=re.MULTILINE)
     config = parse_config(uncommented, HERE)
-    assert count == 26
+    assert count == 32
     assert config.pressure == PressureConfig(max_cpu=95, max_memory=90)
     assert config.http == HttpConfig(allow=("10.1.0.0/16", "hooks.internal"))
     assert config.category("mail").rate == Rate(100, 60)
     assert None not in msgspec.structs.astuple(config.category("mail"))
+    assert config.schedules["nightly"].schedule.trigger == ["cron", "30 2 * * *", "Europe/Berlin", False]
 
 
 def test_every_setting_is_shown():
     settings = {
         *re.findall(r"^(?:# ?)?([a-z_]+) = ", CATEGORIES_TOML, flags=re.MULTILINE),
-        *re.findall(r"^#?\[([a-z]+)", CATEGORIES_TOML, flags=re.MULTILINE),
+        *re.findall(r"^(?:# ?)?\[([a-z]+)", CATEGORIES_TOML, flags=re.MULTILINE),
     }
     values = (Config, CategoryConfig, BalancerConfig, RetentionConfig, PressureConfig, HttpConfig)
     fields = {name for kind in values for name in kind.__struct_fields__} - {"path", "directory"}
-    assert settings == {name.removesuffix("_s").removesuffix("_bytes") for name in fields}
+    example = {"task", "category", "cron", "timezone", "args"}
+    assert settings == example | {name.removesuffix("_s").removesuffix("_bytes") for name in fields}
 
 
 def test_the_module_compiles():
