@@ -159,9 +159,9 @@ class LocalNode:
 
     def _end_cancelled(self, jobs: set[bytes]) -> None:
         """Ask for the end of running jobs whose cancellation is on record."""
-        for worker in list(self._busy):
+        for worker in reversed(self._busy):
             if worker.claim is not None and worker.claim.job in jobs:
-                worker.interrupts.cancel()
+                worker.interrupts.cancel(here=worker is self._busy[-1])
 
     # Turns.
 

@@ -222,6 +222,12 @@ def test_a_running_job_that_goes_on_when_cancelled_is_ended_after_two_seconds(ap
     assert (run.state, run.cause) == ("cancelled", "cancelled: by an exception raised in it")
 
 
+def test_a_job_that_waits_for_the_one_that_cancels_it_ends_after_that(app):
+    job = tasks.wait_for_my_end.dispatch()
+    app.drain()
+    assert (job.state(), tasks.done) == ("cancelled", ["cancelled it"])
+
+
 def test_an_async_job_that_is_cancelled_ends_at_its_next_await(app):
     job = tasks.cancel_me_in_a_loop.dispatch()
     app.drain()
