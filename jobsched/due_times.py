@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 from jobsched.clock import MICROSECONDS, from_micros, to_micros
 from jobsched.own_trigger import TimesUnknown
@@ -54,32 +53,40 @@ def fire_time(schedule: Schedule, due_at: int, trigger: Trigger | None = None) -
 
 
 class DueTimes:
-    """The due times of a schedule within a stretch of time: how many, and the last ones of them."""
+    """The due times of a schedule within a stretch of time: how many, the last ones, and the next."""
 
     def __init__(self, schedule: Schedule, trigger: Trigger, first: int, until: int) -> None:
         """Find those from the first one on, 0 for none, up to an instant."""
         self._schedule = schedule
         self._trigger = trigger
         self._until = until
-        self._listed = self._list(first)
-        self.is_counted = self._has_all()
+        self._next = first  # behind those that are listed
+        self._unknown: TimesUnknown | None = None  # what that is
+        self._listed: Sequence[int] = self._list(first) if 0 < first <= until else ()
+        self.is_counted = not 0 < self._next <= until
 
     def _list(self, first: int) -> Sequence[int]:
         """Return the first ones, all those of an interval."""
-        if not 0 < first <= self._until:
-            return ()
         if isinstance(self._trigger, Every):
             end = min(self._until, self._schedule.end_at or self._until)
-            return range(first, end + 1, to_micros(from_micros(0) + self._trigger.step))
-        return [first, *islice(self._behind(first), COUNTED - 1)]
+            steps = range(first, end + 1, to_micros(from_micros(0) + self._trigger.step))
+            self._next = next_due(self._schedule, steps[-1], self._trigger)
+            return steps
+        listed: list[int] = []
+        while 0 < self._next <= self._until and len(listed) < COUNTED:
+            listed.append(self._next)
+            try:
+                self._next = next_due(self._schedule, self._next, self._trigger)
+            except TimesUnknown as error:
+                self._next, self._unknown = 0, error
+        return listed
 
-    def _has_all(self) -> bool:
-        return not self._listed or next(self._behind(self._listed[-1]), None) is None
-
-    def _behind(self, due: int) -> Iterator[int]:
-        with contextlib.suppress(TimesUnknown):  # then there is none yet
-            while (due := next_due(self._schedule, due, self._trigger)) and due <= self._until:
-                yield due
+    @property
+    def following(self) -> int:
+        """The first one behind the stretch, 0 without one. Raises TimesUnknown."""
+        if self._unknown is not None:
+            raise self._unknown
+        return self._next if self.is_counted else next_due(self._schedule, self._until, self._trigger)
 
     def __bool__(self) -> bool:
         return bool(self._listed)

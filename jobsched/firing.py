@@ -62,7 +62,8 @@ def fire(stored: StoredSchedule, now: int, make_id: MakeId) -> Firing:
         records.append(_of_all(timely, now, job=make_id()))
     refills = _refills(stored, trigger, now, make_id)
     try:
-        return _firing(stored, records, next_due(schedule, until, trigger), trigger, refills)
+        next_at = timely.following if timely else next_due(schedule, until, trigger)
+        return _firing(stored, records, next_at, trigger, refills)
     except TimesUnknown:  # it is due no earlier than it was last, and looked at again
         found = _firing(stored, records, 0, trigger, refills)
         last = records[-1].until_at if records else first
@@ -108,7 +109,10 @@ def _split(
     oldest = first if grace_s is None else now - int((grace_s + schedule.jitter_s) * MICROSECONDS)
     late = DueTimes(schedule, trigger, first, min(until, oldest - 1))
     if late:
-        first = next_due(schedule, oldest - 1, trigger)
+        try:
+            first = late.following
+        except TimesUnknown:
+            first = 0
     return late, DueTimes(schedule, trigger, first, until)
 
 

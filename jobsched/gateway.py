@@ -133,20 +133,17 @@ class Gateway:
         """Return what the store has of schedules."""
         self._start_afresh_after_fork()
         try:
-            connection = NodeConnection(self._directory)
-        except (FileNotFoundError, ConnectionError, BlockingIOError):
+            with contextlib.closing(NodeConnection(self._directory)) as connection:
+                return connection.find(query)
+        except TimeoutError as error:
+            raise Unavailable(f"the node on {self._directory} does not answer") from error
+        except (FileNotFoundError, ConnectionError, BlockingIOError):  # none runs, or it has died since
             if not self._durable:
                 raise Unavailable(f"no node runs on {self._directory}") from None
             with self._lock:
                 if self._file_id() == _NO_FILE:
                     return Findings()  # a look creates no store
                 return findings(self._opened(), query)
-        try:
-            return connection.find(query)
-        except (TimeoutError, ConnectionError) as error:
-            raise Unavailable(f"the node on {self._directory} does not answer") from error
-        finally:
-            connection.close()
 
     def _ask(self, job_id: bytes, timeout_s: float | None, patience_s: float) -> StoredJob | None:
         # A connection of its own: waiting must not stand in the way of dispatches.

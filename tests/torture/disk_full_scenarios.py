@@ -17,6 +17,17 @@ _CYCLE_S = 120.0
 @scenario("disk-full", quick={"cycles": 1}, full={"cycles": 50})
 def disk_full(torture: Torture, cycles: int) -> dict[str, Figure]:
     """Fill a small disk, by the store or by others: refusals are clear, accepted jobs finish."""
+    return on_small_disks(torture, "disk_full_work.py", cycles)
+
+
+@scenario("disk-full-schedules", quick={"cycles": 1}, full={"cycles": 20})
+def disk_full_schedules(torture: Torture, cycles: int) -> dict[str, Figure]:
+    """Fill a small disk while schedules fire: no due time is lost or doubled, all go on with room."""
+    return on_small_disks(torture, "disk_full_schedules_work.py", cycles)
+
+
+def on_small_disks(torture: Torture, program: str, cycles: int) -> dict[str, Figure]:
+    """Run a program on a disk that the store fills, and on one that others fill."""
     namespace = own_mounts()
     if namespace is None:
         return {"skipped": "no mount namespace: neither root nor unshare -Urm may mount a tmpfs here"}
@@ -27,7 +38,7 @@ def disk_full(torture: Torture, cycles: int) -> dict[str, Figure]:
         folder.mkdir()
         words = [str(folder), str(_MIB), str(cycles), str(torture.rng.randrange(1 << 30)), way]
         done = subprocess.run(
-            [*namespace, sys.executable, str(HERE / "disk_full_work.py"), *words],
+            [*namespace, sys.executable, str(HERE / program), *words],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             timeout=_CYCLE_S * cycles,

@@ -170,14 +170,15 @@ class Cycles:
         self.wrong[text] += 1
 
 
-def main(folder: Path, size_mib: int, cycles: int, seed: int, filled_by: str) -> None:
-    disk = folder / "disk"
+def work(kind: type[Cycles], folder: str, size_mib: str, cycles: str, seed: str, *, filled_by: str) -> None:
+    """Mount the disk, run the cycles, print what they have found."""
+    disk = Path(folder) / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "none", str(disk)], check=True)
     began = time.monotonic()
-    run = Cycles(disk, seed)
+    run = kind(disk, int(seed))
     try:
-        run.run(cycles, filled_by)
+        run.run(int(cycles), filled_by)
     except Exception as error:  # noqa: BLE001 (it is the outcome)
         run.wrong[f"{type(error).__name__}: {error}"] += 1
     finally:
@@ -187,4 +188,4 @@ def main(folder: Path, size_mib: int, cycles: int, seed: int, filled_by: str) ->
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
+    work(Cycles, *sys.argv[1:5], filled_by=sys.argv[5])

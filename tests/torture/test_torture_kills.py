@@ -8,6 +8,9 @@ from scenario import discover, run_scenario
 MODULES = {
     "kill_client_scenarios",
     "kill_node_scenarios",
+    "kill_batch_scenarios",
+    "kill_schedule_scenarios",
+    "clock_step_scenarios",
     "kill_worker_scenarios",
     "stop_scenarios",
     "stray_scenarios",

@@ -6,7 +6,7 @@ import preload
 import pytest
 from scenario import Torture, discover, run_scenario
 
-NAMES = ("power-cut", "write-errors", "disk-full", "bit-flips", "crash-points")
+NAMES = ("power-cut", "write-errors", "disk-full", "disk-full-schedules", "bit-flips", "crash-points")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -136,3 +136,17 @@ def test_what_was_due_meanwhile_is_covered_once_the_times_are_known():
     assert [(record.due_at, record.until_at, record.count) for record in firing.records] == [
         (last + hours, last + 3 * hours, 3)
     ]
+
+
+def test_times_that_are_all_too_late_are_skipped_and_others_asked_for():
+    known = known_times(Hourly(5), AT)
+    waiting = stored(known, known.times[-3])
+    waiting = StoredSchedule(msgspec.structs.replace(waiting.schedule, misfire="skip"), waiting.state)
+    now = known.times[-1] + 3600 * 1_000_000
+    made = ids()
+    firing = fire(waiting, now, lambda: next(made))
+    assert [
+        (record.due_at, record.until_at, record.count, str(record.kind)) for record in firing.records
+    ] == [(known.times[-3], known.times[-1], 3, "skipped")]
+    assert [job.task for job in firing.jobs] == [REFILL]
+    assert (firing.next_at, firing.fire_at) == (known.times[-1], now + 60_000_000)
