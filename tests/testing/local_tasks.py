@@ -134,6 +134,13 @@ def once(what):
 
 
 @task(category="mail")
+def print_around():
+    print("before")  # noqa: T201 (what a task prints is kept)
+    about_me.dispatch().result()
+    print("after")  # noqa: T201 (what a task prints is kept)
+
+
+@task(category="mail")
 def wait_for(task, *args):
     done.append(dispatch(task, "mail", args=args).result())
 

@@ -2,6 +2,7 @@ import asyncio
 import threading
 
 import local_tasks as tasks
+import msgspec
 import pytest
 from local_world import CATEGORIES, START
 
@@ -62,6 +63,14 @@ def test_what_a_job_prints_is_printed_and_kept(app, capsys):
     assert capsys.readouterr().out == "printed\n"
     stored = app.dispatcher.look(jobsched.job_id.parse_id(job.id))
     assert stored.attempts[0].log == "printed\nlogged\n"
+
+
+def test_what_a_job_prints_is_not_kept_with_the_one_that_waits_for_it(app, capsys):
+    job = tasks.print_around.dispatch()
+    app.drain()
+    assert capsys.readouterr().out == "before\nprinted\nafter\n"
+    stored = app.dispatcher.look(jobsched.job_id.parse_id(job.id))
+    assert stored.attempts[0].log == "before\nafter\n"
 
 
 def test_jobs_dispatched_in_a_job_run_too_and_know_their_parent(app):
@@ -194,6 +203,15 @@ def test_a_job_of_an_unknown_task_is_parked(app):
     (run,) = app.drain()
     assert (run.state, job.state()) == ("parked", "parked")
     assert "unknown task 'no:where'" in run.cause
+
+
+def test_a_job_whose_arguments_do_not_fit_any_more_is_parked(app):
+    fits = app.dispatcher.prepare(tasks.note, args=("a",))
+    packed = app.dispatcher.prepare(tasks.wait_for, args=("a", "b", "c"))
+    (job,) = app.dispatcher.dispatch_many([msgspec.structs.replace(fits, args=packed.args)])
+    (run,) = app.drain()
+    assert (run.state, job.state()) == ("parked", "parked")
+    assert "too many positional arguments" in run.cause
 
 
 def test_a_running_job_that_is_cancelled_ends_there(app):
