@@ -99,12 +99,9 @@ class LocalApp:
         self._opened = contextlib.ExitStack()
         store = self._new_store()
         rng = random.Random(self._seed)  # noqa: S311 (spreads retries, repeatably)
-        self._node = LocalNode(self.config, store, self._standing, rng, self._handle)
+        self._node = LocalNode(self.config, store, self._standing, rng, self.dispatcher)
         self._transport.node = self._node
         self._opened.callback(self._node.close)
-
-    def _handle(self, job_id: bytes) -> Job:
-        return Job(self.dispatcher, job_id)
 
     def _new_store(self) -> JobStore:
         if self._kind == "memory":
@@ -122,8 +119,8 @@ class LocalApp:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[LocalApp]:
-        """Have `dispatch`, `task.dispatch` and the other module-level functions use this app meanwhile,
-        also those called in jobs.
+        """Have `dispatch`, `task.dispatch` and the other module-level functions use this app meanwhile, as
+        they do in its jobs in any case.
         """
         before = api.use_dispatcher(self.dispatcher)
         try:

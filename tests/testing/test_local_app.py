@@ -1,5 +1,7 @@
 import asyncio
 import threading
+from dataclasses import dataclass
+from datetime import timedelta
 
 import local_tasks as tasks
 import msgspec
@@ -7,7 +9,7 @@ import pytest
 from local_world import CATEGORIES, START
 
 import jobsched
-from jobsched import Dispatcher, current_job, dispatch
+from jobsched import Dispatcher, Trigger, current_job, dispatch
 from jobsched.errors import (
     ConfigError,
     InvalidOption,
@@ -293,6 +295,24 @@ def test_the_module_level_functions_go_back_to_where_they_went(app):
         assert jobsched.default_dispatcher() is app.dispatcher
         assert other.dispatched()[0].job == job
     assert app.dispatched() == []
+
+
+@dataclass(frozen=True)
+class Minutely(Trigger):
+    """A trigger of a program's own: its times are worked out by a job, a hundred at a time."""
+
+    def next_after(self, now):
+        return now.replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def test_the_functions_of_the_package_use_the_app_in_its_jobs_in_any_case():
+    with LocalApp(categories=CATEGORIES, start=START) as app:
+        app.dispatcher.dispatch(tasks.spread)
+        assert len(app.drain()) == 3
+        app.dispatcher.schedules.add("own", tasks.note, Minutely(), args=("own",))
+        app.run_due("4h")
+        app.assert_dispatched(tasks.note, times=240, args=("own",))
+        assert {run.state for run in app.runs} == {"completed"}
 
 
 def test_an_app_is_built_from_a_file(tmp_path, monkeypatch):
