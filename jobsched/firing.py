@@ -159,6 +159,8 @@ def _terms_of(schedule: Schedule, now: int) -> Terms:
         terms = msgspec.structs.replace(terms, expires_at=now + int(schedule.expires_in_s * MICROSECONDS))
     if schedule.overlap == "queue":  # one at a time, in their order: a limit of one
         terms = msgspec.structs.replace(terms, limits=(*terms.limits, schedule_limit(schedule.name)))
+    if schedule.by_name and terms != NO_TERMS:
+        terms = msgspec.structs.replace(terms, is_partial=True)
     return terms
 
 

@@ -119,7 +119,8 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """On which terms a job runs; most jobs have none.
 
     `expires_at` is in UTC microseconds, 0 for never. `unique` is the hash of its unique key, empty
-    without; with `frees_at_start` the key is free once the job has started.
+    without; with `frees_at_start` the key is free once the job has started. `is_partial` says that
+    whoever dispatched the job did not know its task: what the task says is not in them.
     """
 
     at_most_once: bool = False
@@ -127,6 +128,18 @@ class Terms(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     unique: bytes = b""
     frees_at_start: bool = False
     limits: tuple[Limit, ...] = ()
+    is_partial: bool = False
+
+    def with_task(self, task: Terms) -> Terms:
+        """Return these terms together with those that the task has."""
+        known = {limit.key for limit in self.limits}
+        return Terms(
+            at_most_once=self.at_most_once or task.at_most_once,
+            expires_at=self.expires_at,
+            unique=self.unique,
+            frees_at_start=self.frees_at_start,
+            limits=(*self.limits, *(limit for limit in task.limits if limit.key not in known)),
+        )
 
     @property
     def is_alone(self) -> bool:

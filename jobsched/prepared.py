@@ -43,7 +43,8 @@ def new_job(job: PreparedJob, now: int) -> NewJob:
     due_at = job.at or (now + int(job.delay_s * MICROSECONDS) if job.delay_s else 0)
     terms = job.terms
     if job.expires_in_s is not None:
-        terms = msgspec.structs.replace(terms, expires_at=now + int(job.expires_in_s * MICROSECONDS))
+        expires_at = now + int(job.expires_in_s * MICROSECONDS)
+        terms = msgspec.structs.replace(terms, expires_at=expires_at, is_partial=job.by_name)
     return NewJob(
         job.id, job.task, job.category, job.priority, due_at, encode_record(record),
         None if terms is NO_TERMS or terms == NO_TERMS else terms,
@@ -69,4 +70,5 @@ def terms_of(
         unique=b"" if unique is None else unique_key(task, unique, b"".join(packed)),
         frees_at_start=unique is not None and unique.until == "start",
         limits=terms.limits if limit is None else (*terms.limits, key_limit(limit)),
+        is_partial=definition is None,
     )

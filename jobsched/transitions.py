@@ -142,7 +142,7 @@ def finished(
     if is_once and state is State.SCHEDULED and not unspent:
         status.state = State.FAILED
     if terms is not None:
-        status.terms = terms
+        status.terms = terms if status.terms is None else status.terms.with_task(terms)
     elif state is State.PENDING:
         status.crashes += 1
         if is_once:

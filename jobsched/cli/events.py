@@ -39,7 +39,9 @@ def events(
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what happens in the node: the last events, or with --follow those to come, until it stops.
+    """Print what happens in the node.
+
+    The last events, or with --follow those to come, until it stops.
 
     Of jobs, the last events have those that failed, were retried, cancelled or set aside; with --follow
     each of their steps is told. A reader that does not keep up misses some, and is told how many. With

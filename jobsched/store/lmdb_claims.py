@@ -108,7 +108,8 @@ class Claims:
         rows.limits.take(status.terms)
         rows.enlist(job_id, status)
         record = rows.record(job_id) or b""  # the worker finds it unreadable
-        self.made.append(Claim(number, worker, status.attempt, job_id, record, has_terms=True))
+        is_whole = not status.terms.is_partial
+        self.made.append(Claim(number, worker, status.attempt, job_id, record, has_terms=is_whole))
         return True
 
     def _holds_up(self, key: bytes, job_id: bytes, status: JobStatus) -> bool:

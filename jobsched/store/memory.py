@@ -351,7 +351,7 @@ class MemoryStore:
         self._last_claim += 1
         with self._rows.moving(job) as status:
             rules.claimed(status, claim=self._last_claim, worker=worker, now=now)
-        has_terms = status.terms is not None
+        has_terms = status.terms is not None and not status.terms.is_partial
         return Claim(self._last_claim, worker, status.attempt, job.id, job.record, has_terms)
 
     def _put_back(self, job: MemoryJob, *, now: int, interrupted: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 import termed_tasks
 from nodes import eventually, is_running, most_at_once, serving
 
-from jobsched import ConcurrencyLimit, DuplicateJob, JobCancelled, JobFailed, QueueFull, Unique
+from jobsched import ConcurrencyLimit, DuplicateJob, Every, JobCancelled, JobFailed, QueueFull, Unique
 from jobsched.job import State
 from jobsched.node import JOBS_PUT_BACK
 
@@ -288,3 +288,26 @@ def test_a_job_that_runs_at_most_once_is_not_tried_again(served):
         with pytest.raises(JobFailed, match="RuntimeError: once"):
             job.result(20)
         assert len(project.started(label)) == 1
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"expires_in": 3600}, {"unique": "own"}, {"limit": ConcurrencyLimit("own")}],
+    ids=lambda own: next(iter(own)),
+)
+def test_the_terms_of_an_unseen_task_hold_beside_those_of_the_dispatch(served, own):
+    project, jobs = served
+    label = f"unseen-{next(iter(own))}"
+    job = jobs.dispatch("unseen_tasks:fail_once", "mail", args=(label,), max_retries=3, **own)
+    with pytest.raises(JobFailed, match="RuntimeError: unseen"):
+        job.result(20)
+    assert len(project.started(label)) == 1
+
+
+def test_the_terms_of_an_unseen_task_hold_for_what_its_schedule_fires(served):
+    project, jobs = served
+    in_turn = {"overlap": "queue", "max_retries": 3}
+    jobs.schedules.add("unseen", "unseen_tasks:fail_once", Every(3600), "mail", args=("fired",), **in_turn)
+    with pytest.raises(JobFailed, match="RuntimeError: fired"):
+        jobs.schedules.run_now("unseen").result(20)
+    assert len(project.started("fired")) == 1

@@ -530,3 +530,21 @@ def test_a_snoozed_job_that_completes_without_a_result_keeps_no_error(store, new
     assert held.attempt == 1
     finish(store, Outcome(job.id, held.number, State.COMPLETED, NOW, NOW))
     assert (store.get(job.id).result, store.get(job.id).error) == (None, None)
+
+
+def test_terms_that_were_found_come_beside_those_that_a_job_has(store, new_job):
+    own = Terms(unique=KEY, limits=(Limit(L, 1),), is_partial=True)
+    job = new_job(terms=own)
+    add(store, job)
+    [held] = claim(store)
+    assert not held.has_terms
+    finish(store, found_terms(held, Terms(at_most_once=True, limits=(Limit(M, 2),))))
+    both = Terms(at_most_once=True, unique=KEY, limits=(Limit(L, 1), Limit(M, 2)))
+    assert status(store, job).terms == both
+    [held] = claim(store)
+    assert (held.job, held.has_terms) == (job.id, True)
+    add(store, new_job(terms=limited(1)))
+    assert work(store) == []
+    finish(store, outcome(held, State.PENDING))
+    assert status(store, job).state is State.FAILED
+    assert len(work(store)) == 1
