@@ -4,3 +4,5 @@ from jobsched.testing.app import LocalApp
 from jobsched.testing.errors import DispatchesForever, NotHappened, WouldWait
 
 __all__ = ["DispatchesForever", "LocalApp", "NotHappened", "WouldWait"]
+
+pytest_plugins = ("jobsched.testing.plugin",)  # so that `pytest -p jobsched.testing` brings it

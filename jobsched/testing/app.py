@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -94,23 +92,24 @@ class LocalApp:
 
     def _open(self) -> None:
         """Begin with nothing."""
-        from jobsched.testing.local_node import LocalNode  # noqa: PLC0415 (the plugin loads fast)
+        import random  # noqa: PLC0415 (the plugin loads fast)
+
+        from jobsched.testing.local_node import LocalNode  # noqa: PLC0415
 
         self._opened = contextlib.ExitStack()
         store = self._new_store()
         rng = random.Random(self._seed)  # noqa: S311 (spreads retries, repeatably)
-        self._node = LocalNode(self.config, store, self._standing, rng, self._handle)
+        self._node = LocalNode(self.config, store, self._standing, rng, self.dispatcher)
         self._transport.node = self._node
         self._opened.callback(self._node.close)
-
-    def _handle(self, job_id: bytes) -> Job:
-        return Job(self.dispatcher, job_id)
 
     def _new_store(self) -> JobStore:
         if self._kind == "memory":
             from jobsched.store.memory import MemoryStore  # noqa: PLC0415 (the plugin loads fast)
 
             return MemoryStore()
+        import tempfile  # noqa: PLC0415 (as above)
+
         from jobsched.store.lmdb import open_store  # noqa: PLC0415
 
         folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="jobsched-"))
@@ -120,8 +119,8 @@ class LocalApp:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[LocalApp]:
-        """Have `dispatch`, `task.dispatch` and the other module-level functions use this app meanwhile,
-        also those called in jobs.
+        """Have `dispatch`, `task.dispatch` and the other module-level functions use this app meanwhile, as
+        they do in its jobs in any case.
         """
         before = api.use_dispatcher(self.dispatcher)
         try:

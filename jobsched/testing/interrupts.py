@@ -115,14 +115,14 @@ class LocalInterrupts:
         self._clock.pass_us(rest)
         self.check()
 
-    def cancel(self) -> None:
-        """Ask the run to end."""
+    def cancel(self, *, here: bool) -> None:
+        """Ask the run to end. Raises what ends it if it is its own code that asks `here`."""
         self._asked_at = self._clock.monotonic()
         self._board.ask_cancel(self._claim, 1)
-        if self._task is None:
-            self.check()
-        elif not self._asks:
+        if self._task is not None and not self._asks:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        elif here:
+            self.check()
 
     def check(self) -> None:
         """Raise what ends the run, if anything does now; in an `async def` as an `await` would."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import msgspec
 
 from jobsched import wire
+from jobsched.api import use_dispatcher
 from jobsched.clock import MICROSECONDS
 from jobsched.codec import decode_record
 from jobsched.config import Config
@@ -22,7 +24,7 @@ from jobsched.context import current
 from jobsched.death import crash_outcome
 from jobsched.declarer import Declarer
 from jobsched.definition import known
-from jobsched.dispatcher import Job
+from jobsched.dispatcher import Dispatcher, Job
 from jobsched.errors import Unavailable
 from jobsched.job import State
 from jobsched.preloader import Exited
@@ -72,7 +74,7 @@ class LocalNode:
     """The node of one app. Requests may come from any thread;
     jobs are run by the thread that asks for it.
 
-    `handle` makes the handle of a job.
+    Jobs dispatch through the dispatcher, by the functions of the package as well.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LocalNode:
         store: JobStore,
         clock: StandingClock,
         rng: random.Random,
-        handle: Callable[[bytes], Job],
+        dispatcher: Dispatcher,
     ) -> None:
         self.config = config
         self._clock = clock
@@ -91,7 +93,8 @@ class LocalNode:
         self._busy: list[LocalWorker] = []  # each but the last waits for the job of the next
         self.store = store
         self.faults = Faults(0)
-        self.journal = Journal(store, handle)
+        self._dispatcher = dispatcher
+        self.journal = Journal(store, partial(Job, dispatcher))
         self._lives = 0
         self.start()
 
@@ -159,9 +162,9 @@ class LocalNode:
 
     def _end_cancelled(self, jobs: set[bytes]) -> None:
         """Ask for the end of running jobs whose cancellation is on record."""
-        for worker in list(self._busy):
+        for worker in reversed(self._busy):
             if worker.claim is not None and worker.claim.job in jobs:
-                worker.interrupts.cancel()
+                worker.interrupts.cancel(here=worker is self._busy[-1])
 
     # Turns.
 
@@ -329,9 +332,11 @@ class LocalNode:
         else:
             worker.claim, worker.category = claim, category
             self._busy.append(worker)
+            before = use_dispatcher(self._dispatcher)
             try:
                 outcome = worker.run(claim)
             finally:
+                use_dispatcher(before)
                 worker.claim = None
                 del self._busy[depth:]
             if life != self._lives:

@@ -5,7 +5,7 @@ It loads nothing of jobsched beyond the package itself until a fixture is used.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ def jobsched_clock(jobsched_app: LocalApp) -> JumpingClock:
 def jobsched_seed(pytestconfig: pytest.Config) -> int:
     """Give the seed of this run's faults: `--jobsched-seed`, or drawn."""
     given: int | None = pytestconfig.getoption("--jobsched-seed")
-    return secrets.randbelow(1 << 32) if given is None else given
+    return int.from_bytes(os.urandom(4), "big") if given is None else given
 
 
 @pytest.fixture

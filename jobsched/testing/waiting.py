@@ -97,10 +97,10 @@ def run_until_ended(node: LocalNode, job_id: bytes, timeout_s: float | None) -> 
     until = node.now + int((timeout_s or 0) * MICROSECONDS)
     begun = len(node.journal.runs)
     for _ in range(_LIMIT + 1):
+        node.check()  # whoever waits may be cancelled, or out of time
         job = node.store.get(job_id)
         if job is None or is_final(job.status.state):
             return job
-        node.check()  # whoever waits may be cancelled, or out of time
         if node.run_next() is not None:
             continue
         if timeout_s is None:

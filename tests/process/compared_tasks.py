@@ -1,5 +1,7 @@
 """Tasks that end in every way there is, soon, and alike wherever they run."""
 
+import time
+
 from jobsched import (
     Backoff,
     ConcurrencyLimit,
@@ -9,6 +11,7 @@ from jobsched import (
     Snooze,
     adispatch,
     current_job,
+    default_dispatcher,
     dispatch,
     task,
 )
@@ -69,8 +72,9 @@ def wait() -> str:
 def cancel_itself() -> None:
     job = current_job()
     job.cancelled()
-    from jobsched import default_dispatcher  # noqa: PLC0415 (as a task of a user may)
-
     default_dispatcher().cancel([job.id])
-    if job.cancelled():
-        raise RuntimeError("it has seen that")
+    deadline = time.monotonic() + 20
+    while not job.cancelled():  # a node tells it only after it has answered
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    raise RuntimeError("it has seen that")

@@ -1,5 +1,7 @@
 """What an app of the testing kit makes of a day's work is what a node makes of it."""
 
+import re
+
 import compared_tasks as tasks
 
 from jobsched import Unique
@@ -35,13 +37,18 @@ def ends(store, jobs):
 
 def told(stored):
     status, record = stored.status, decode_record(stored.record)
-    cause = stored.error.cause if stored.error else None
-    tries = [(a.attempt, str(a.state), a.error.cause if a.error else None, a.log) for a in stored.attempts]
+    cause = cause_of(stored.error)
+    tries = [(a.attempt, str(a.state), cause_of(a.error), a.log) for a in stored.attempts]
     result = None if stored.result is None else decode_result(stored.result)
     return (
         record.task, status.category, str(status.state), status.attempt, status.crashes, status.interruptions,
         cause, result, tries,
     )  # fmt: skip
+
+
+def cause_of(error):
+    """Return why a run did not complete, without the names of all tasks that its process knows."""
+    return re.split("; known|, did you mean", error.cause)[0] if error else None
 
 
 def test_an_app_and_a_node_end_the_same_jobs_alike(project):

@@ -133,6 +133,35 @@ def once(what):
     done.append(what)
 
 
+@task(category="mail")
+def print_around():
+    print("before")  # noqa: T201 (what a task prints is kept)
+    about_me.dispatch().result()
+    print("after")  # noqa: T201 (what a task prints is kept)
+
+
+@task(category="mail")
+def wait_for(task, *args):
+    done.append(dispatch(task, "mail", args=args).result())
+
+
+@task(category="mail")
+def cancel(job_id):
+    default_dispatcher().cancel([job_id])
+    done.append("cancelled it")
+
+
+@task(category="mail")
+def wait_for_my_end():
+    cancel.dispatch(current_job().id).result()
+    done.append("not reached")
+
+
+@task(category="mail")
+def go_on_for_long():
+    go_on()
+
+
 def go_on():
     """Take time: the test says how much."""
 

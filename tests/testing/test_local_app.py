@@ -1,12 +1,15 @@
 import asyncio
 import threading
+from dataclasses import dataclass
+from datetime import timedelta
 
 import local_tasks as tasks
+import msgspec
 import pytest
 from local_world import CATEGORIES, START
 
 import jobsched
-from jobsched import Dispatcher, current_job, dispatch
+from jobsched import Dispatcher, Trigger, current_job, dispatch
 from jobsched.errors import (
     ConfigError,
     InvalidOption,
@@ -62,6 +65,14 @@ def test_what_a_job_prints_is_printed_and_kept(app, capsys):
     assert capsys.readouterr().out == "printed\n"
     stored = app.dispatcher.look(jobsched.job_id.parse_id(job.id))
     assert stored.attempts[0].log == "printed\nlogged\n"
+
+
+def test_what_a_job_prints_is_not_kept_with_the_one_that_waits_for_it(app, capsys):
+    job = tasks.print_around.dispatch()
+    app.drain()
+    assert capsys.readouterr().out == "before\nprinted\nafter\n"
+    stored = app.dispatcher.look(jobsched.job_id.parse_id(job.id))
+    assert stored.attempts[0].log == "before\nafter\n"
 
 
 def test_jobs_dispatched_in_a_job_run_too_and_know_their_parent(app):
@@ -196,6 +207,15 @@ def test_a_job_of_an_unknown_task_is_parked(app):
     assert "unknown task 'no:where'" in run.cause
 
 
+def test_a_job_whose_arguments_do_not_fit_any_more_is_parked(app):
+    fits = app.dispatcher.prepare(tasks.note, args=("a",))
+    packed = app.dispatcher.prepare(tasks.wait_for, args=("a", "b", "c"))
+    (job,) = app.dispatcher.dispatch_many([msgspec.structs.replace(fits, args=packed.args)])
+    (run,) = app.drain()
+    assert (run.state, job.state()) == ("parked", "parked")
+    assert "too many positional arguments" in run.cause
+
+
 def test_a_running_job_that_is_cancelled_ends_there(app):
     job = tasks.cancel_me.dispatch()
     (run,) = app.drain()
@@ -220,6 +240,12 @@ def test_a_running_job_that_goes_on_when_cancelled_is_ended_after_two_seconds(ap
     (run,) = app.drain()
     assert tasks.done == ["told"]
     assert (run.state, run.cause) == ("cancelled", "cancelled: by an exception raised in it")
+
+
+def test_a_job_that_waits_for_the_one_that_cancels_it_ends_after_that(app):
+    job = tasks.wait_for_my_end.dispatch()
+    app.drain()
+    assert (job.state(), tasks.done) == ("cancelled", ["cancelled it"])
 
 
 def test_an_async_job_that_is_cancelled_ends_at_its_next_await(app):
@@ -269,6 +295,24 @@ def test_the_module_level_functions_go_back_to_where_they_went(app):
         assert jobsched.default_dispatcher() is app.dispatcher
         assert other.dispatched()[0].job == job
     assert app.dispatched() == []
+
+
+@dataclass(frozen=True)
+class Minutely(Trigger):
+    """A trigger of a program's own: its times are worked out by a job, a hundred at a time."""
+
+    def next_after(self, now):
+        return now.replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def test_the_functions_of_the_package_use_the_app_in_its_jobs_in_any_case():
+    with LocalApp(categories=CATEGORIES, start=START) as app:
+        app.dispatcher.dispatch(tasks.spread)
+        assert len(app.drain()) == 3
+        app.dispatcher.schedules.add("own", tasks.note, Minutely(), args=("own",))
+        app.run_due("4h")
+        app.assert_dispatched(tasks.note, times=240, args=("own",))
+        assert {run.state for run in app.runs} == {"completed"}
 
 
 def test_an_app_is_built_from_a_file(tmp_path, monkeypatch):

@@ -155,6 +155,15 @@ def test_waiting_for_another_job_takes_time(app):
     assert app.clock.now == START + timedelta(seconds=50)
 
 
+def test_a_job_that_waits_for_a_long_one_is_out_of_time_then(app, monkeypatch):
+    monkeypatch.setattr(tasks, "go_on", lambda: app.clock.advance(60))
+    dispatch(tasks.wait_for, args=(f"{tasks.__name__}:go_on_for_long",), timeout=50)
+    inner, outer = app.drain()
+    assert (inner.state, outer.state) == ("completed", "failed")
+    assert outer.cause == "jobsched.verdict.JobTimeout: timed out after 50 s"
+    assert tasks.done == []
+
+
 # Schedules.
 
 

@@ -170,7 +170,7 @@ def test_a_test_that_passes_shows_nothing(tests):
 
 
 def test_the_fixtures_are_listed_with_what_they_are(tests):
-    code, said = tests.run("--fixtures", "-q")
+    code, said = tests.run("--fixtures", "-q", plugin=("-p", "jobsched.testing"))
     assert code in (0, 5)
     for fixture in ("jobsched_app", "jobsched_clock", "jobsched_faults", "jobsched_seed"):
         assert re.search(rf"^{fixture}\b.*plugin.py:\d+\n    \w+", said, re.MULTILINE), fixture
@@ -203,7 +203,7 @@ def test_an_installed_package_brings_the_plugin_and_naming_it_does_not_bring_it_
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: jobsched\nVersion: 0\n")
     (installed / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
     tests.write(test_it="from shop import send\ndef test_it(jobsched_app):\n    send.dispatch('a')\n")
-    for words in ([], PLUGIN):
+    for words in ([], PLUGIN, ("-p", "jobsched.testing")):
         code, said = tests.run("-q", plugin=words)
         assert code == 0, said
     code, said = tests.run("-q", "-p", f"no:{PLUGIN[1]}", plugin=[])

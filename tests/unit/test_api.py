@@ -10,43 +10,19 @@ from pathlib import Path
 import pytest
 
 from jobsched import InvalidOption, Job, Task, api, task
-from jobsched.codec import decode_arguments, decode_record
-from jobsched.config import parse_config
+from jobsched.codec import decode_record
 from jobsched.definition import TaskDefinition, known
-from jobsched.dispatcher import Dispatcher
-from jobsched.job import JobRecord
 from jobsched.retry import Backoff
-from jobsched.store.base import Accepted, NewJob
+from jobsched.testing import LocalApp
 
 CONFIG = "tasks = ['shop.tasks']\n[categories.mail]\n[categories.reports]\n"
 
 
-class RecordingTransport:
-    """Accepts everything, and keeps it."""
-
-    def __init__(self) -> None:
-        self.requests = []
-
-    def exchange(self, requests):
-        self.requests += requests
-        return [Accepted() for _ in requests]
-
-    @property
-    def jobs(self) -> list[NewJob]:
-        return [job for request in self.requests for job in request.jobs]
-
-    @property
-    def records(self) -> list[JobRecord]:
-        return [decode_record(job.record) for job in self.jobs]
-
-
 @pytest.fixture
-def sent(monkeypatch, tmp_path):
-    """What the module-level functions send."""
-    transport = RecordingTransport()
-    dispatcher = Dispatcher(parse_config(CONFIG, tmp_path), transport=transport)
-    monkeypatch.setattr(api, "_default", dispatcher)
-    return transport
+def app():
+    """An app to which the module-level functions dispatch."""
+    with LocalApp(categories=["mail", "reports"]) as made, made.installed():
+        yield made
 
 
 def greet() -> None: ...
@@ -149,23 +125,24 @@ def test_a_function_that_no_worker_can_import_is_refused():
 # Dispatching from a task.
 
 
-def test_a_task_dispatches_with_its_own_defaults(sent):
+def test_a_task_dispatches_with_its_own_defaults(app):
     job = send.dispatch("ada")
     assert isinstance(job, Job)
-    (record,) = sent.records
-    assert (record.task, record.category, record.priority) == (f"{__name__}:send", "mail", 3)
-    assert decode_arguments(record) == (["ada"], {})
+    (one,) = app.assert_dispatched(send, args=("ada",), kwargs={}, category="mail")
+    assert one.priority == 3
+    record = decode_record(app.dispatcher.look(job._id).record)
     assert record.max_retries is None  # the task's own are resolved where it runs
 
 
-def test_our_options_stay_apart_from_the_users_arguments(sent):
-    send.options(category="reports", priority=9, name="a name", max_retries=0).dispatch("ada", category="x")
-    (record,) = sent.records
-    assert (record.category, record.priority, record.name, record.max_retries) == ("reports", 9, "a name", 0)
-    assert decode_arguments(record) == (["ada"], {"category": "x"})
+def test_our_options_stay_apart_from_the_users_arguments(app):
+    options = send.options(category="reports", priority=9, name="a name", max_retries=0)
+    job = options.dispatch("ada", category="x")
+    (one,) = app.assert_dispatched(send, args=("ada",), kwargs={"category": "x"}, category="reports")
+    assert (one.priority, one.name) == (9, "a name")
+    assert decode_record(app.dispatcher.look(job._id).record).max_retries == 0
 
 
-def test_options_add_up_the_last_one_wins_and_the_task_stays_as_it_was(sent):
+def test_options_add_up_the_last_one_wins_and_the_task_stays_as_it_was(app):
     late = send.options(delay=5, priority=1)
     later = late.options(delay=timedelta(hours=1))
     assert (dict(send.given), dict(late.given)) == ({}, {"delay": 5, "priority": 1})
@@ -173,52 +150,53 @@ def test_options_add_up_the_last_one_wins_and_the_task_stays_as_it_was(sent):
     assert (later.name, later("ada")) == (send.name, "ada:")
     assert known()[f"{__name__}:send"] is send
     later.dispatch("ada")
-    assert (sent.jobs[0].priority, sent.jobs[0].due_at > 0) == (1, True)
+    (one,) = app.dispatched()
+    assert (one.priority, one.due - app.clock.now) == (1, timedelta(hours=1))
 
 
-def test_an_unknown_option_is_refused(sent):
+def test_an_unknown_option_is_refused(app):
     with pytest.raises(TypeError, match="dely"):
         send.options(dely=5).dispatch("ada")
-    assert sent.requests == []
+    app.assert_not_dispatched(send)
 
 
-def test_a_coroutine_dispatches_without_blocking(sent):
+def test_a_coroutine_dispatches_without_blocking(app):
     asyncio.run(send.options(priority=2).adispatch("ada"))
     asyncio.run(api.adispatch(send, "reports", args=("bob",)))
-    assert [job.category for job in sent.jobs] == ["mail", "reports"]
+    assert [one.category for one in app.dispatched()] == ["mail", "reports"]
 
 
 # The module-level functions.
 
 
-def test_dispatch_takes_task_category_and_delay_in_this_order(sent):
+def test_dispatch_takes_task_category_and_delay_in_this_order(app):
     api.dispatch(plain, "reports", 5, args=("ada",))
-    (job,) = sent.jobs
-    assert job.category == "reports"
-    assert job.due_at > 0
+    (one,) = app.assert_dispatched(plain, category="reports")
+    assert one.due - app.clock.now == timedelta(seconds=5)
 
 
-def test_a_task_with_a_name_of_its_own_is_dispatched_by_it(sent):
+def test_a_task_with_a_name_of_its_own_is_dispatched_by_it(app):
     api.dispatch("short")
     api.dispatch("shop.tasks:renamed", "mail")
-    assert [(job.task, job.category) for job in sent.jobs] == [
+    assert [(one.task, one.category) for one in app.dispatched()] == [
         ("short", "reports"),
         ("shop.tasks:renamed", "mail"),
     ]
 
 
-def test_prepared_jobs_are_dispatched_together(sent):
+def test_prepared_jobs_are_dispatched_together(app):
+    app.faults(plan={"store_full": [2]})  # there is no second request
     jobs = api.dispatch_many(send.prepare(f"user-{n}") for n in range(3))
-    assert len(sent.requests) == 1
-    assert [record.id for record in sent.records] == [job._id for job in jobs]
+    assert [one.job for one in app.dispatched()] == jobs
 
 
-def test_a_batch_is_one_request(sent):
+def test_a_batch_is_one_request(app):
     with api.batch() as batch:
         batch.dispatch(send, args=("ada",))
         batch.dispatch(bare, "reports")
-        assert sent.requests == []
-    assert [job.category for job in sent.requests[0].jobs] == ["mail", "reports"]
+        assert app.dispatched() == []
+        app.faults(plan={"store_full": [2]})  # there is no second request
+    assert [one.category for one in app.dispatched()] == ["mail", "reports"]
 
 
 def test_the_default_dispatcher_is_made_once_from_the_environment(monkeypatch, tmp_path):
@@ -294,6 +272,6 @@ def test_a_function_of_another_script_is_refused(tmp_path, module):
     assert "refused: task 'send' is defined in the script that runs" in done.stderr
 
 
-def test_an_undecorated_function_is_refused(sent):
+def test_an_undecorated_function_is_refused(app):
     with pytest.raises(InvalidOption, match=f"{__name__}:run_script is not a task: put @task above it"):
         api.dispatch(run_script, "mail")
