@@ -88,7 +88,7 @@ class SteppedClock:
         return wall + max(near + before)
 
 
-@scenario("clock-steps", quick={"steps": 6}, full={"steps": 150})
+@scenario("clock-steps", quick={"steps": 4}, full={"steps": 150})
 def clock_steps(torture: Torture, steps: int) -> dict[str, Figure]:
     """Set the clock by seconds, hours and days at work: schedules fire each due time once, none early."""
     run = Run(torture, torture.project())

