@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from jobsched.errors import InvalidOption
+from jobsched.errors import InvalidOption, nearest
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -100,7 +100,7 @@ def clock_face(zone: str) -> ClockFace:
 
 
 def _zone(name: str) -> ZoneInfo:
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 (a client that only dispatches goes without)
+    from zoneinfo import ZoneInfo, available_timezones  # noqa: PLC0415 (a client that only dispatches goes without)
 
     try:
         found = None if name.startswith(_OF_THE_MACHINE) else ZoneInfo(name)
@@ -109,5 +109,6 @@ def _zone(name: str) -> ZoneInfo:
     if found is None:
         raise InvalidOption(
             f"timezone must be a name like 'Europe/Berlin' that this machine knows, got {name!r}"
+            f"{nearest(name, available_timezones())}"
         )
     return found

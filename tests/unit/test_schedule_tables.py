@@ -174,7 +174,7 @@ at = 2030-01-01T00:00:00Z
         "9: schedules.b.category: missing; name the category of its jobs",
         "9: schedules.b: expected one of cron, every and at, got none of them",
         "13: schedules.c.cron: cron '0 0 31 2 *' never fires: there is no such day",
-        f"14: schedules.c.timezone: {NO_ZONE}, got 'Europe/Berln'",
+        f"14: schedules.c.timezone: {NO_ZONE}, got 'Europe/Berln', did you mean 'Europe/Berlin'?",
         "16: schedules.c.end: is before start",
         '17: schedules.d.e: unknown key; a schedule name with a dot is quoted: [schedules."d.e"]',
         "19: a schedule's name has neither spaces around it nor control characters, got ' f'",
