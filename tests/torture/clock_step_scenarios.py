@@ -184,13 +184,18 @@ class Run:
             time.sleep(STOPPED_S)
 
     def _read(self) -> None:
-        """Read off what was written since the clock was set last: in the order of that writing."""
+        """Read off what was written since the last time, in the order of that writing: what is ahead of the
+        clock was written before it was set back.
+        """
+        now = self._clock.now() + MICROSECONDS
         before = {name: set(records) for name, records in self._diary.records.items()}
         with self._project.store() as store:
             self._diary.read(store, is_whole=True)
         for name, records in self._diary.records.items():
             new = [record for due, record in records.items() if due not in before.get(name, ())]
-            self._written[name] += sorted(new, key=lambda record: (record.at, record.due_at))
+            self._written[name] += sorted(
+                new, key=lambda record: (record.at <= now, record.at, record.due_at)
+            )
 
     def end(self) -> dict[str, Figure]:
         self._read()
@@ -226,7 +231,7 @@ class Run:
                 early_runs=list(self._early_runs(jobs)),
                 storms=list(self._storms()),
                 stray_jobs=list(jobs.strays(self._diary, SCHEDULES)),
-                runs_twice=[label for label, runs in self._project.runs_by_label().items() if len(runs) > 1],
+                runs_twice=list(self._runs_twice()),
                 records_that_changed=self._diary.changed,
                 structural_problems=structural_problems(self._project.store_path),
             ),
@@ -244,13 +249,23 @@ class Run:
                     yield from uncovered(schedule, records, first, records[-1].until_at)
 
     def _early_runs(self, jobs: FiredJobs) -> Iterator[str]:
-        """Yield the runs that began before their time, by the clock as it was set then."""
+        """Yield the runs that began before their time, by the clock as it was set then. One that a death of
+        its node has put back was fired by the clock as it was before.
+        """
         for run in self._project.runs():
             fired_by = (
                 jobs.due_of.get(bytes.fromhex(run.label.replace("-", ""))) if "job" not in run.label else None
             )
-            if fired_by and self._clock.at(run.start) < fired_by[1] - EARLY_S * MICROSECONDS:
+            is_early = fired_by and self._clock.at(run.start) < fired_by[1] - EARLY_S * MICROSECONDS
+            if fired_by and is_early and not self._project.status(run.label).interruptions:
                 yield f"{fired_by[0]}: ran {(fired_by[1] - self._clock.at(run.start)) / 1e6:.3f} s early"
+
+    def _runs_twice(self) -> Iterator[str]:
+        """Yield the jobs that ran again though no death of their node had put them back."""
+        for label, runs in self._project.runs_by_label().items():
+            job = self._jobs[int(label.removeprefix("job-"))] if label.startswith("job-") else label
+            if len(runs) > 1 and not self._project.status(job).interruptions:
+                yield label
 
     def _storms(self) -> Iterator[str]:
         """Yield the schedules that fired more at once than their policy says."""
