@@ -228,13 +228,19 @@ class Audience:
 
     def end(self, put_back: int) -> None:
         """Say that the node is done, after which nothing follows; give clients a second to take it."""
-        self.note(NodeStopped, put_back=put_back)
-        self.step(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self.step(now)
         leaving = [listener for ear, listener in self._listeners.items() if ear is not self._hooks]
         for listener in leaving:
+            del self._listeners[listener.ear]
+        self.note(NodeStopped, put_back=put_back)
+        farewell = list(self._noted)
+        self.step(now)
+        for listener in leaving:  # that it is the last thing is told to those too that have missed others
             if listener.missed:
                 listener.own_up(self._clock.now())
-            listener.ear.send(wire.Told(listener.wanted.number, to_frame([]), last=True))
+            chosen = listener.chosen(farewell)
+            listener.ear.send(wire.Told(listener.wanted.number, to_frame(chosen), last=True))
         _flush([listener.ear for listener in leaving])
 
     def close(self, is_hurried: Callable[[], bool]) -> None:

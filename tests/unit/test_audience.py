@@ -211,3 +211,13 @@ def test_the_end_is_told_to_all_that_listen_whatever_they_want(hall):
 
 def new_job(number):
     return NewJob(number.to_bytes(16, "big"), "m:t", "mail", 0, 0, b"record")
+
+
+def test_the_end_is_the_last_thing_told_also_to_those_who_have_missed_something(hall):
+    told = hall()
+    slow = told.listen()
+    told.tell(50_000)
+    assert slow.waiting[-1].last is False
+    told.audience.end(put_back=0)
+    last = [event.kind for event in slow.take()][-2:]
+    assert last == ["dropped", "node.stopped"]
