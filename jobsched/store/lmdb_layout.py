@@ -70,7 +70,6 @@ __all__ = [
     "read_result",
     "running_key",
     "running_value",
-    "scheduled_key",
     "split_ended",
     "split_pending",
     "split_running",
@@ -224,11 +223,6 @@ def split_pending(key: bytes) -> tuple[int, int, int]:
 def timed_key(at: int, job_id: bytes) -> bytes:
     """Return what orders jobs by a time."""
     return _timed.pack(max(at, 0), job_id)
-
-
-def scheduled_key(due_at: int, job_id: bytes) -> bytes:
-    """Return the key of a job that is not due."""
-    return timed_key(due_at, job_id)
 
 
 def split_scheduled(key: bytes) -> tuple[int, bytes]:

@@ -120,7 +120,7 @@ class Rows:
         if status.state is State.PENDING:
             self.pending.put(layout.pending_key(row.number, status.priority, status.sequence), job_id)
         elif status.state is State.SCHEDULED:
-            self.scheduled.put(layout.scheduled_key(status.due_at, job_id), layout.pending_prefix(row.number))
+            self.scheduled.put(layout.timed_key(status.due_at, job_id), layout.pending_prefix(row.number))
         elif status.state is State.IN_PROGRESS:
             self.running.put(
                 layout.running_key(status.claim), layout.running_value(job_id, status.worker, row.number)
@@ -146,7 +146,7 @@ class Rows:
             if not self.pending.delete(key) and status.terms is not None:
                 self.limits.withdraw(key, status.terms)
         elif status.state is State.SCHEDULED:
-            self.scheduled.delete(layout.scheduled_key(status.due_at, job_id))
+            self.scheduled.delete(layout.timed_key(status.due_at, job_id))
         else:
             self.ended.delete(layout.ended_key(status.state, status.ended_at, job_id))
 

@@ -71,7 +71,7 @@ def _place(job_id: bytes, status: JobStatus, number: int) -> tuple[str, bytes, b
         case State.PENDING:
             return "pending", layout.pending_key(number, status.priority, status.sequence), job_id
         case State.SCHEDULED:
-            return "scheduled", layout.scheduled_key(status.due_at, job_id), prefix
+            return "scheduled", layout.timed_key(status.due_at, job_id), prefix
         case State.IN_PROGRESS:
             value = layout.running_value(job_id, status.worker, number)
             return "running", layout.running_key(status.claim), value

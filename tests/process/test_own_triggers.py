@@ -5,6 +5,7 @@ from itertools import pairwise
 import own_triggers
 from nodes import eventually, serving
 
+from jobsched.firing import REFILL
 from jobsched.own_trigger import AHEAD
 
 
@@ -17,3 +18,10 @@ def test_a_trigger_of_ones_own_goes_on_behind_the_times_worked_out_ahead(tmp_pat
         assert {firing.kind for firing in history} == {"fired"}
         steps = {round((later - earlier).total_seconds() * 1000) for earlier, later in pairwise(fired)}
         assert steps == {20}
+
+
+def test_more_times_of_a_schedule_that_is_gone_or_has_another_trigger_are_none(tmp_path):
+    with serving(tmp_path, "own_triggers", categories={"mail": {}}, workers=1) as (_, jobs):
+        jobs.schedules.add("other", "own_triggers:beat", "@daily", "mail")
+        for name in ("gone", "other"):
+            assert jobs.dispatch(REFILL, "mail", args=(name,)).result(20) == 0

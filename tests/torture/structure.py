@@ -68,7 +68,7 @@ def _is_listed(
         key = layout.pending_key(number, status.priority, status.sequence)
         return txn.get(key, db=dbs.pending) == job_id
     if status.state is State.SCHEDULED:
-        return txn.get(layout.scheduled_key(status.due_at, job_id), db=dbs.scheduled) is not None
+        return txn.get(layout.timed_key(status.due_at, job_id), db=dbs.scheduled) is not None
     if status.state is State.IN_PROGRESS:
         value = txn.get(layout.running_key(status.claim), db=dbs.running)
         return value is not None and layout.split_running(value)[0] == job_id
