@@ -4,10 +4,10 @@ A store remembers jobs and categories. It knows no services and reads no clock: 
 time. Everything that changes it is a `Turn`; reads are short. One contract suite and one model
 test hold every store to the words below.
 
-A turn is applied in a fixed order: the requests' changes of what is there, outcomes, give-backs,
-pruning, the requests' new jobs and schedules, firings, release of due jobs, claims. No step needs
-another's answer, so a turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some
-dicts.
+A turn is applied in a fixed order: journals' entries, the requests' changes of what is there, outcomes,
+give-backs, pruning, the requests' new jobs and schedules, firings, release of due jobs, claims. No step
+needs another's answer, so a turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around
+some dicts.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ __all__ = [
     "Reply",
     "Request",
     "Slot",
+    "Span",
     "StoredJob",
     "Turn",
     "TurnResult",
@@ -77,6 +78,14 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     on_conflict: Conflict = "keep"
 
 
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Entries of a client's journal, from a number to a number."""
+
+    journal: str
+    first: int
+    last: int
+
+
 class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a client asks for: accepted whole, or refused whole. It either adds jobs or changes what
     is there.
@@ -88,6 +97,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     has their unique key now; `delete` forgets jobs that do not run. `max_pending` refuses jobs over
     so many that wait in a category; `takes_unknown` lets jobs of unknown tasks in. `schedules`
     are changed in their order, with the jobs: all or none. A change that was made is not made again.
+    `taken` says from which entries of journals the jobs come, which their clients have been told are on
+    disk: they are added before anything else is done, unless the store has these entries, and refused if
+    any are missing between them and those that it has.
     """
 
     jobs: Sequence[NewJob] = ()
@@ -99,6 +111,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     max_pending: Mapping[str, int] = {}
     takes_unknown: bool = False
     schedules: Sequence[ScheduleChange] = ()
+    taken: Sequence[Span] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -215,7 +228,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
     it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
     `firings` are of schedules that are due; a schedule that ended before `forget_ended` is forgotten.
-    `watch` says which moves the result is to tell of; it changes nothing else.
+    `forget_journals` are those whose files are gone. `watch` says which moves the result is to tell of; it
+    changes nothing else.
     """
 
     now: int
@@ -228,6 +242,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     prune: Sequence[Prune] = ()
     firings: Sequence[Firing] = ()
     forget_ended: int = 0
+    forget_journals: Sequence[str] = ()
     watch: Watch = Watch.NOTHING
 
 
@@ -388,6 +403,10 @@ class JobStore(Protocol):
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first. The store keeps 10,000."""
+        ...
+
+    def journals(self) -> dict[str, int]:
+        """Return up to which number the entries of journals are in the store."""
         ...
 
     def close(self) -> None:

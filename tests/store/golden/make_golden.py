@@ -35,6 +35,7 @@ from jobsched.store.base import (
     Query,
     Request,
     Slot,
+    Span,
     StoredJob,
     Turn,
 )
@@ -133,6 +134,7 @@ def fill(store: JobStore) -> None:
     _leave_some_waiting(maker)
     _hold_some_to_terms(maker)
     _schedule_some(maker)
+    maker.turn(requests=[Request(taken=[Span("5f" * 16, 1, 7)])])
     maker.turn(requests=[Request(pause={"reports": 0})], decisions=[_decision(n) for n in range(3)])
 
 
@@ -246,6 +248,7 @@ def content(store: LmdbStore) -> dict:
             }
             for name, row in store.stats().items()
         },
+        "journals": store.journals(),
         "decisions": [msgspec.structs.asdict(decision) for decision in store.decisions(100)],
         "schedules": {stored.schedule.name: _schedule(store, stored) for stored in store.schedules()},
     }
