@@ -11,7 +11,8 @@ import msgspec
 
 from jobsched.journal import file
 from jobsched.locks import try_lock
-from jobsched.store.base import NewJob, Request, Span
+from jobsched.store.base import NewJob, Request
+from jobsched.store.journal_marks import Span
 
 __all__ = ["Dispatched", "Reader", "request_of"]
 

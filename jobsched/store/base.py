@@ -21,11 +21,12 @@ from jobsched.job import PRIORITY_LIMIT, Attempt, JobError, JobStatus, ParkedFor
 from jobsched.job_id import ID_BYTES
 from jobsched.report import Decision
 from jobsched.schedule import FiringRecord, ScheduleChange, ScheduleNews, StoredSchedule
+from jobsched.store.journal_marks import Span
 from jobsched.store.moves import Move, Watch
+from jobsched.store.retention import Prune
 
 __all__ = [
     "KEPT_DECISIONS",
-    "PRUNABLE",
     "Accepted",
     "CategoryStats",
     "Claim",
@@ -36,14 +37,12 @@ __all__ = [
     "NewJob",
     "Outcome",
     "Page",
-    "Prune",
     "Query",
     "Recovered",
     "Refused",
     "Reply",
     "Request",
     "Slot",
-    "Span",
     "StoredJob",
     "Turn",
     "TurnResult",
@@ -52,9 +51,6 @@ __all__ = [
 
 
 KEPT_DECISIONS = 10_000
-
-PRUNABLE = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
-"""The states in which retention deletes jobs. What is parked or quarantined waits for its operator."""
 
 Conflict = Literal["keep", "refuse", "replace"]
 """What a dispatch does when its unique key is taken: stand for the job that has it; be refused; or
@@ -76,14 +72,6 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     record: bytes
     terms: Terms | None = None
     on_conflict: Conflict = "keep"
-
-
-class Span(msgspec.Struct, frozen=True, array_like=True):
-    """Entries of a client's journal, from a number to a number."""
-
-    journal: str
-    first: int
-    last: int
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -189,18 +177,6 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     job: bytes
     record: bytes
     has_terms: bool = False
-
-
-class Prune(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Delete ended jobs, the oldest first, `limit` at most: those of a state that ended before
-    `before` (UTC microseconds), and those over the number to `keep` that ended before `settled`.
-    """
-
-    state: State
-    before: int
-    keep: int | None
-    settled: int
-    limit: int
 
 
 class Firing(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from jobsched.codec import BadRecord, seal, unseal
-from jobsched.store.base import Span
+from jobsched.store.journal_marks import Span
 from jobsched.store.lmdb_layout import Databases, Txn
 
 __all__ = ["decode_mark", "forget_marks", "marks_of", "read_marks", "write_marks"]

@@ -9,17 +9,7 @@ import msgspec
 from jobsched import transitions as rules
 from jobsched.job import Attempt, JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    GiveBack,
-    Outcome,
-    Prune,
-    Refused,
-    Reply,
-    Request,
-    Turn,
-    TurnResult,
-    is_over,
-)
+from jobsched.store.base import GiveBack, Outcome, Refused, Reply, Request, Turn, TurnResult, is_over
 from jobsched.store.lmdb_claims import Claims
 from jobsched.store.lmdb_journals import forget_marks
 from jobsched.store.lmdb_layout import ResultRow
@@ -27,6 +17,7 @@ from jobsched.store.lmdb_requests import Requests
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_schedules import LmdbSchedules, read_next_fire
 from jobsched.store.reasons import may_still_run, refused_with
+from jobsched.store.retention import Prune
 from jobsched.store.schedule_steps import ScheduleSteps
 
 __all__ = ["LmdbTurn"]

@@ -25,7 +25,6 @@ from jobsched.store.base import (
     GiveBack,
     Outcome,
     Page,
-    Prune,
     Query,
     Recovered,
     Refused,
@@ -38,11 +37,12 @@ from jobsched.store.base import (
     is_over,
 )
 from jobsched.store.dealer import Dealer
-from jobsched.store.journal_marks import known_answer
+from jobsched.store.journal_marks import are_known, gap
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
 from jobsched.store.moves import Moves
 from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
+from jobsched.store.retention import Prune
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
@@ -308,11 +308,13 @@ class MemoryStore:
 
     def _take_in(self, request: Request, steps: ScheduleSteps, now: int) -> Reply:
         """Add the jobs of journals' entries, if these come next."""
-        reply = known_answer(request.taken, self._marks)
-        if reply is None:
-            reply = self._add(request, steps, now)
-            if isinstance(reply, Accepted):
-                self._marks.update({span.journal: span.last for span in request.taken})
+        if are_known(request.taken, self._marks):
+            return Accepted()
+        if (why := gap(request.taken, self._marks)) is not None:
+            return Refused("StoreError", why)
+        reply = self._add(request, steps, now)
+        if isinstance(reply, Accepted):
+            self._marks.update({span.journal: span.last for span in request.taken})
         return reply
 
     def _add(self, request: Request, steps: ScheduleSteps, now: int) -> Reply:

@@ -27,18 +27,8 @@ from jobsched.job import Attempt, JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
 from jobsched.schedule import PutSchedule, Schedule, StoredSchedule, SwitchSchedule
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    GiveBack,
-    JobStore,
-    NewJob,
-    Outcome,
-    Query,
-    Request,
-    Slot,
-    Span,
-    StoredJob,
-    Turn,
-)
+from jobsched.store.base import GiveBack, JobStore, NewJob, Outcome, Query, Request, Slot, StoredJob, Turn
+from jobsched.store.journal_marks import Span
 from jobsched.store.lmdb import LmdbStore, open_store
 
 HERE = Path(__file__).parent
