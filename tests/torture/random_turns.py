@@ -9,7 +9,7 @@ import msgspec
 from jobsched.codec import encode_record
 from jobsched.job import JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
-from jobsched.store import base, retention
+from jobsched.store import retention
 from jobsched.store.base import Accepted, Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
 
 CATEGORIES = ("mail", "reports", "thumbnails")
