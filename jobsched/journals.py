@@ -57,9 +57,12 @@ class Journals:
         self._is_stopping = False
 
     def open(self, store: JobStore) -> None:
-        """Adopt the journals that are there, and let clients have their own. Raises OSError."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._board = JournalBoard.new(self._folder)
+        """Adopt the journals that are there, and let clients have their own."""
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._board = JournalBoard.new(self._folder)
+        except OSError as error:
+            log.warning("clients have no journals now: %s", error)
         self._alone = {reader.name: reader for reader in opened(self._folder, store)}
         self._forgotten = sorted(
             store.journals().keys() - {file.stem for file in journal_files(self._folder)}
@@ -116,23 +119,23 @@ class Journals:
 
     def is_quiet(self) -> bool:
         """Have clients ring from now on; say whether there is nothing to take in yet."""
-        if self._board is None or self._come:
+        if self._come:
             return True  # no need to ring: what comes will be seen when these are taken in
-        if self._slots:
+        if self._slots and self._board is not None:
             self._board.is_rung_for = True
             return not any(self._has_come())
         return bool(self._look_at) or not self._alone
 
     def _has_come(self) -> Iterator[int]:
         board = self._board
-        assert board is not None
+        if board is None:
+            return iter(())
         return (slot for slot, reader in self._slots.items() if board.written(slot) >= reader.next)
 
     def gather(self, now: float) -> None:
         """Read what has come. `now` is monotonic."""
-        if self._board is None:
-            return
-        self._board.is_rung_for = False
+        if self._board is not None:
+            self._board.is_rung_for = False
         self._until = time.monotonic_ns()  # before anything is read: see `request`
         before = len(self._come)
         come = list(self._has_come())
@@ -171,14 +174,14 @@ class Journals:
             self._give_up(self._slots[slot], "an entry that its client has written is not whole")
 
     def _give_up(self, reader: Reader, why: str) -> None:
-        assert self._board is not None
         set_aside(reader.path, why)
         self._alone.pop(reader.name, None)
         self._come = [entry for entry in self._come if entry.journal != reader.name]
         for client, slot in list(self._clients.items()):
             if self._slots[slot] is reader:
                 del self._clients[client], self._slots[slot]  # the slot stays taken: its client may use it
-                self._board.give_up(slot)
+                if self._board is not None:
+                    self._board.give_up(slot)
         reader.close()
 
     # The turn.
@@ -208,9 +211,10 @@ class Journals:
         """Return what the turn is to take in; None without anything.
 
         An entry that was written while we read is left for the next time: another journal, read before,
-        may hold one that is older.
+        may hold one that is older. Not for ever: a client's clock may be that of another namespace.
         """
-        entries = [entry for entry in self._come if entry.at <= self._until]
+        is_stuck = now > self._come_at + _LOOK_S
+        entries = [entry for entry in self._come if entry.at <= self._until or is_stuck]
         self._asked = request_of(entries) if entries and now >= self._again_at else None
         return self._asked
 
@@ -222,25 +226,24 @@ class Journals:
     def learn(self, replies: list[Reply], store: JobStore, now: float) -> None:
         """Take the replies of the turn, of which the last one is to `request`, if that was made."""
         asked, self._asked = self._asked, None
-        if asked is None or self._board is None:
+        if asked is None:
             return
         if isinstance(replies[-1], Refused):
             self._put_off(replies[-1], store, now)
             return
-        self._board.is_closed = self._is_stopping
+        self._close_board(is_closed=self._is_stopping)
         ends = {span.journal: span.last for span in asked.taken}
         self._come = [entry for entry in self._come if entry.number > ends.get(entry.journal, 0)]
         self._come_at = now
         for slot, reader in self._slots.items():
-            if reader.name in ends:
+            if reader.name in ends and self._board is not None:
                 self._board.set_taken(slot, ends[reader.name])
 
     def _put_off(self, refused: Refused, store: JobStore, now: float) -> None:
         """Try again later where there is no room; have what can never be taken in set aside."""
-        assert self._board is not None
         self._again_at = now + _NO_ROOM_S
         if refused.kind == "StoreFull":
-            self._board.is_closed = True  # they are refused too, then
+            self._close_board(is_closed=True)  # they are refused as well, then
             log.warning("what clients have dispatched waits in their journals: %s", refused.reason)
             return
         marks = store.journals()
@@ -252,8 +255,11 @@ class Journals:
     def shut(self) -> None:
         """Have clients ask the node instead: it is about to stop."""
         self._is_stopping = True
+        self._close_board(is_closed=True)
+
+    def _close_board(self, *, is_closed: bool) -> None:
         if self._board is not None:
-            self._board.is_closed = True
+            self._board.is_closed = is_closed
 
     def take_in_rest(self, store: JobStore, now: int) -> None:
         """Take in what has come since the last turn, and let go: `now` is in UTC microseconds."""

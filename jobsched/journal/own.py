@@ -15,7 +15,8 @@ from jobsched.store.place import JOURNALS
 __all__ = ["OwnJournal"]
 
 _OFTEN = 8  # calls of a process: for fewer no journal is worth its making
-_AGAIN_S = 60.0
+_NOT_NOW_S = 1.0  # said a node
+_NO_ROOM_S = 60.0
 
 
 class OwnJournal:
@@ -56,12 +57,15 @@ class OwnJournal:
         self._calls += 1
         if self._calls < _OFTEN or time.monotonic() < self._again_at:
             return None
-        self._again_at = time.monotonic() + _AGAIN_S  # unless all goes well
+        self._again_at = time.monotonic() + _NOT_NOW_S
         if self._journal is None:
             with contextlib.suppress(OSError):  # no room, or not our directory: there is another way
                 if self._folder.parent.stat().st_uid == os.geteuid():
                     self._journal = Journal(self._folder)
-        if self._journal is None or not self._journal.attach(node):
+        if self._journal is None:
+            self._again_at = time.monotonic() + _NO_ROOM_S
+            return None
+        if not self._journal.attach(node):
             return None
         self._node, self._again_at = node, 0.0
         return self._journal
