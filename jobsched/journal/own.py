@@ -15,7 +15,7 @@ from jobsched.store.place import JOURNALS
 __all__ = ["OwnJournal"]
 
 _OFTEN = 8  # calls of a process: for fewer no journal is worth its making
-_NOT_NOW_S = 1.0  # said a node
+_NOT_NOW_S = 0.1  # says a node that is not ready
 _NO_ROOM_S = 60.0
 
 
