@@ -34,6 +34,7 @@ __all__ = [
 _VERSION = 1
 _head = struct.Struct(">BI")  # the version and the CRC-32
 _HEAD = _head.size
+_pack_head, _crc32 = _head.pack, zlib.crc32  # to look them up takes as long as to call them
 _EMPTY = 1  # bytes of an empty list, or mapping
 
 _plain = msgspec.msgpack.Encoder()
@@ -47,13 +48,13 @@ class BadRecord(JobschedError):
 
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
-    return _head.pack(_VERSION, zlib.crc32(body)) + body
+    return _pack_head(_VERSION, _crc32(body)) + body
 
 
 def unseal(record: bytes) -> bytes:
     """Return a record's body. Raises BadRecord when it is damaged or of another version."""
     body = record[_HEAD:]
-    if len(record) < _HEAD or _head.unpack_from(record) != (_VERSION, zlib.crc32(body)):
+    if len(record) < _HEAD or _head.unpack_from(record) != (_VERSION, _crc32(body)):
         if record[:1] != bytes((_VERSION,)):
             raise BadRecord(f"record of unknown version {record[:1].hex() or 'nothing'}")
         raise BadRecord("record fails its CRC-32 check")
