@@ -21,10 +21,12 @@ from jobsched.job import MAX_PAYLOAD, JobRecord
 
 __all__ = [
     "BadRecord",
+    "RecordForm",
     "decode_arguments",
     "decode_record",
     "decode_result",
     "encode_arguments",
+    "encode_positional",
     "encode_record",
     "encode_result",
     "seal",
@@ -38,6 +40,8 @@ _pack_head, _crc32 = _head.pack, zlib.crc32  # to look them up takes as long as 
 _EMPTY = 1  # bytes of an empty list, or mapping
 
 _plain = msgspec.msgpack.Encoder()
+_encode = _plain.encode
+_NO_KWARGS = _encode({})
 _any = msgspec.msgpack.Decoder()
 _records = msgspec.msgpack.Decoder(JobRecord)
 
@@ -66,6 +70,23 @@ def encode_record(record: JobRecord) -> bytes:
     return seal(_plain.encode(record))
 
 
+class RecordForm:
+    """Encodes records that are like one of them but for their ids and arguments, in a third of the time."""
+
+    def __init__(self, record: bytes, mark: bytes) -> None:
+        """Take the form from a record in which a mark stands for the id, and for all arguments together."""
+        self._parts = unseal(record).split(mark)
+
+    def encode_all(self, job_ids: Sequence[bytes], arguments: Sequence[bytes]) -> list[bytes]:
+        """Return the records of jobs; the arguments of each are those by position and by name, encoded."""
+        before, between, behind = self._parts
+        bodies = [
+            b"".join((before, job_id, between, packed, behind))
+            for job_id, packed in zip(job_ids, arguments, strict=True)
+        ]
+        return [_pack_head(_VERSION, _crc32(body)) + body for body in bodies]
+
+
 def decode_record(data: bytes) -> JobRecord:
     """Return a job's immutable part. Raises BadRecord."""
     try:
@@ -91,6 +112,17 @@ def encode_arguments(
     if size > MAX_PAYLOAD:
         raise PayloadTooLarge(task, size, MAX_PAYLOAD)
     return packed
+
+
+def encode_positional(each: Sequence[Sequence[Any]]) -> list[bytes] | None:
+    """Return the arguments of many jobs, which have none by name, as one msgpack each of both kinds; None
+    if that cannot be done with one of them: `encode_arguments` says why.
+    """
+    try:
+        packed = [_encode(args) + _NO_KWARGS for args in each]
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return packed if max(map(len, packed), default=0) <= MAX_PAYLOAD else None
 
 
 def decode_arguments(record: JobRecord) -> tuple[list[Any], dict[str, Any]]:
