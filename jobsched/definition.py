@@ -82,6 +82,13 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         except TypeError as error:
             raise ArgumentError(f"task {self.name!r}: {error}; it takes {self.signature}") from None
 
+    def takes(self, least: int, most: int) -> bool:
+        """Say whether the function can be called with arguments by position alone, from so few to so many;
+        False where only its signature can tell.
+        """
+        places, needed = self._plain_form
+        return needed <= least and most <= places
+
     @functools.cached_property
     def _plain_form(self) -> tuple[int, int]:
         """How many arguments the function takes by position, and how many it needs so, where nothing

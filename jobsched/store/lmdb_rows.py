@@ -86,8 +86,12 @@ class Rows:
 
     def next_sequence(self) -> int:
         """Return the next place in the queues."""
-        self.counters.sequence += 1
-        return self.counters.sequence
+        return self.next_sequences(1)
+
+    def next_sequences(self, count: int) -> int:
+        """Return the first of the next places in the queues."""
+        self.counters.sequence += count
+        return self.counters.sequence - count + 1
 
     def record(self, job_id: bytes) -> bytes | None:
         """Return a job's immutable part."""

@@ -46,7 +46,7 @@ class Table:
         """Have a row written."""
         self._puts[key] = value
 
-    def put_all(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Write rows now."""
         self._cursor.putmulti(rows)
 
@@ -101,10 +101,10 @@ class Statuses:
     def among(self, job_ids: Sequence[bytes]) -> set[bytes]:
         """Return those of some ids that have a status."""
         found = {key for key, _ in self._cursor.getmulti(job_ids)}
-        found.update(job_id for job_id in job_ids if job_id in self._puts)
+        found.update(self._puts.keys() & job_ids if self._puts else ())
         return found
 
-    def put_encoded(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    def put_encoded(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the statuses of jobs that have none yet, as stored."""
         self._cursor.putmulti(rows)
 

@@ -49,5 +49,4 @@ def send(number: int) -> None:
 
 def send_many(numbers: Sequence[int]) -> None:
     """Dispatch many in one commit."""
-    dispatcher = default_dispatcher()
-    dispatcher.dispatch_many([dispatcher.prepare(marked, args=(number,)) for number in numbers])
+    default_dispatcher().dispatch_each(marked, [(number,) for number in numbers])
