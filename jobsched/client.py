@@ -17,6 +17,9 @@ __all__ = ["Client", "Tally"]
 _OBJECT_BYTES = 300  # what a job, a part or a question takes in memory, beside its record
 _LOOK_BYTES = 4096  # a job is read and sent for it
 _LISTEN_BYTES = 1 << 20  # all the last events are
+_ANSWERS = wire.Answer | wire.Seen | wire.Found | wire.Surveyed | wire.Attached
+
+Asked = wire.Question | wire.Survey | wire.Listen | wire.Attach | wire.Ring
 
 
 class Client(FramedSocket[wire.FromClient]):
@@ -36,11 +39,11 @@ class Client(FramedSocket[wire.FromClient]):
         self._questions = 0  # asked whole, and not yet answered
         self._parts: dict[int, int] = {}  # number of an unfinished request → bytes
 
-    def receive(self) -> list[wire.Question | wire.Survey | wire.Listen]:
+    def receive(self) -> list[Asked]:
         """Return what the client has asked. Raises ConnectionResetError when it has hung up,
         WireError when it sends anything but our protocol.
         """
-        asked: list[wire.Question | wire.Survey | wire.Listen] = []
+        asked: list[Asked] = []
         before, self.weight = self.received, 0
         for message in self.arrived():
             if isinstance(message, wire.Hello):
@@ -59,7 +62,9 @@ class Client(FramedSocket[wire.FromClient]):
         self._is_greeted = True
         self.send(wire.Welcome(os.getpid()))
 
-    def _note(self, message: wire.Question | wire.Survey | wire.Listen) -> None:
+    def _note(self, message: Asked) -> None:
+        if isinstance(message, wire.Ring):
+            return
         if isinstance(message, wire.Ask) and message.more:
             size = sum(len(job.record) + _OBJECT_BYTES for job in message.request.jobs)
             self._parts[message.number] = self._parts.get(message.number, 0) + size + _OBJECT_BYTES
@@ -75,7 +80,7 @@ class Client(FramedSocket[wire.FromClient]):
 
     def send(self, message: msgspec.Struct) -> None:
         """Send a message; what does not fit now is sent by `flush`."""
-        is_answer = isinstance(message, wire.Answer | wire.Seen | wire.Found | wire.Surveyed)
+        is_answer = isinstance(message, _ANSWERS)
         if is_answer or (isinstance(message, wire.Told) and message.last):
             self._questions -= 1
         super().send(message)

@@ -16,10 +16,14 @@ from jobsched import holders
 from jobsched.clock import SystemClock
 from jobsched.errors import Unavailable
 from jobsched.job import is_final
+from jobsched.job_id import ID_BYTES
+from jobsched.journal.file import journal_files
+from jobsched.journal.intake import take_in
+from jobsched.journal.own import OwnJournal
 from jobsched.locks import lock_file, try_lock
 from jobsched.node_connection import PATIENCE_S, NodeConnection
-from jobsched.store.base import JobStore, Reply, Request, StoredJob, Turn
-from jobsched.store.place import make_private
+from jobsched.store.base import Accepted, JobStore, Reply, Request, StoredJob, Turn
+from jobsched.store.place import JOURNALS, make_private
 from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery, findings
 
 __all__ = ["Gateway"]
@@ -30,6 +34,7 @@ _TURN_S = 0.02  # that other clients may take before ours, before we ask for a n
 _PEEK_S = 0.0005
 _POLL_S = 0.05  # reading results from the file while no node runs
 _NO_FILE = (0, 0)
+_NO_JOB = bytes(ID_BYTES)
 
 
 class Gateway:
@@ -42,6 +47,7 @@ class Gateway:
         self._clock = SystemClock()
         self._lock = threading.Lock()
         self._connection: NodeConnection | None = None  # whoever holds the lock
+        self._journal = OwnJournal(directory)  # likewise
         self._store: JobStore | None = None
         self._opened_file = _NO_FILE
         self._pid = os.getpid()
@@ -53,7 +59,7 @@ class Gateway:
         with self._lock:
             while True:
                 try:
-                    return self._through_node(requests)
+                    return self._by_journal(requests) or self._through_node(requests)
                 except (FileNotFoundError, ConnectionRefusedError):
                     replies = self._directly(requests)
                     if replies is not None:
@@ -73,6 +79,18 @@ class Gateway:
                     )
                 time.sleep(_RETRY_S)
 
+    def _by_journal(self, requests: Sequence[Request]) -> list[Reply] | None:
+        """Write requests to a journal of our own; None where the node has to be asked."""
+        if self._connection is None or not self._durable:
+            return None
+        try:
+            is_written = self._journal.write(self._connection, requests)
+        except (ConnectionError, TimeoutError):
+            raise
+        except OSError as error:
+            raise ConnectionResetError(f"a journal cannot be written: {error}") from error
+        return [Accepted()] * len(requests) if is_written else None
+
     def _through_node(self, requests: Sequence[Request]) -> list[Reply]:
         if self._connection is None:
             self._connection = NodeConnection(self._directory)
@@ -89,6 +107,7 @@ class Gateway:
             if not allowed:
                 return None
             store = self._opened()
+            take_in(store, self._directory, self._clock.now())
             return store.apply(Turn(now=self._clock.now(), requests=requests)).replies
 
     def _opened(self) -> JobStore:
@@ -145,6 +164,22 @@ class Gateway:
                     return Findings()  # a look creates no store
                 return findings(self._opened(), query)
 
+    def settle(self) -> None:
+        """Have all that was accepted be in the store's file, for those who read that themselves.
+
+        Where another client writes meanwhile, it takes in the journals as well.
+        """
+        if not journal_files(self._directory / JOURNALS):
+            return
+        try:
+            self._ask(_NO_JOB, 0, _LEAST_PATIENCE_S)  # a node answers when all that was written before is in
+        except (FileNotFoundError, ConnectionError, BlockingIOError):
+            with self._lock, _writing(self._directory) as allowed:
+                if allowed:
+                    take_in(self._opened(), self._directory, self._clock.now())
+        except TimeoutError as error:
+            raise Unavailable(f"the node on {self._directory} does not answer") from error
+
     def _ask(self, job_id: bytes, timeout_s: float | None, patience_s: float) -> StoredJob | None:
         # A connection of its own: waiting must not stand in the way of dispatches.
         connection = NodeConnection(self._directory, patience_s)
@@ -161,6 +196,7 @@ class Gateway:
 
     def _hang_up(self) -> None:
         if self._connection is not None:
+            self._journal.detach()
             self._connection.close()
             self._connection = None
 
@@ -170,12 +206,14 @@ class Gateway:
             self._pid = os.getpid()
             self._lock = threading.Lock()
             self._connection = None
+            self._journal = OwnJournal(self._directory)
             self._store = None
 
     def close(self) -> None:
         """Hang up and let go of the store."""
         with self._lock:
             self._hang_up()
+            self._journal.close()
             if self._store is not None:
                 self._store.close()
                 self._store = None

@@ -9,7 +9,8 @@ from jobsched.clock import MICROSECONDS
 from jobsched.codec import BadRecord, decode_record
 from jobsched.config import RetentionConfig
 from jobsched.job import ParkedFor, State
-from jobsched.store.base import JobStore, Prune, Query, Request, StoredJob
+from jobsched.store.base import JobStore, Query, Request, StoredJob
+from jobsched.store.retention import Prune
 
 __all__ = ["SETTLED_S", "Keeper"]
 

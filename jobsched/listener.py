@@ -14,6 +14,7 @@ from jobsched import wire
 from jobsched.audience import Audience
 from jobsched.client import Client, Tally
 from jobsched.errors import Unavailable, WireError
+from jobsched.journals import Journals
 from jobsched.loop import Loop
 from jobsched.reception import Reception
 
@@ -124,11 +125,14 @@ class Clients:
     others wait in their sockets, and come first in the next turn. No request is ever split.
     """
 
-    def __init__(self, listener: Listener, loop: Loop, reception: Reception, audience: Audience) -> None:
+    def __init__(
+        self, listener: Listener, loop: Loop, reception: Reception, audience: Audience, journals: Journals
+    ) -> None:
         self._listener = listener
         self._loop = loop
         self._reception = reception
         self._audience = audience
+        self._journals = journals
         self._connected: dict[Client, None] = {}  # who was heard longest ago comes first
         self._is_full = False
         self._unsent = Tally(_MAX_UNSENT, lambda client: client.unsent)
@@ -145,7 +149,8 @@ class Clients:
         connection = self._listener.accept()
         if connection is None:
             return
-        if len(self._connected) >= self._listener.most_clients and not self._make_room():
+        files = len(self._connected) + self._journals.count
+        if files >= self._listener.most_clients and not self._make_room():
             connection.close()  # nobody is idle: it tries again
             return
         client = Client(connection, self._on_blocked)
@@ -207,7 +212,9 @@ class Clients:
         for message in messages:
             if isinstance(message, wire.Listen):
                 self._audience.join(client, message)
-            else:
+            elif isinstance(message, wire.Attach):
+                self._journals.attach(client, message)
+            elif not isinstance(message, wire.Ring):  # which has woken us: that was all
                 self._reception.take(client, message)
         self._connected[client] = self._connected.pop(client)
         offender = self._unfinished.offender(client)
@@ -247,6 +254,7 @@ class Clients:
         self._loop.forget(client)
         self._reception.forget(client)
         self._audience.leave(client)
+        self._journals.detach(client)
         client.close()
 
     def close(self) -> None:

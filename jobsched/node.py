@@ -25,6 +25,7 @@ from jobsched.errors import NoRoom, NotCommitted
 from jobsched.event import Event, NodeDraining, NodeHeld, NodeReleased, NodeStarted
 from jobsched.job import State, is_final
 from jobsched.job_id import format_id
+from jobsched.journals import Journals
 from jobsched.keeper import Keeper
 from jobsched.listener import Clients
 from jobsched.loop import Loop
@@ -92,6 +93,7 @@ class Node:
         self._keeper = Keeper(config.retention)
         self._pressure = Pressure(config.pressure)
         self._reception = Reception(config)
+        self._journals = Journals(config, self._reception)
         self._audience = Audience(config, self._loop, self._clock, hook)
         self._stats: dict[str, CategoryStats] = {}
         self._decisions: list[Decision] = []
@@ -121,6 +123,7 @@ class Node:
             stack.callback(self._audience.close, lambda: self._stops > 1)
             owned = stack.enter_context(own(self._config, self._clock.now(), lambda: bool(self._stops)))
             self._open(owned)
+            stack.callback(self._journals.close)
             stack.callback(self._clients.close)
             self._crew = Crew(
                 self._config,
@@ -137,6 +140,7 @@ class Node:
             self._audience.note(NodeStarted, pid=os.getpid(), workers=self._config.workers)
             while not self._is_over():
                 self._turn()
+            self._journals.take_in_rest(self._store, self._clock.now())
             self._show(final=True)
             self._audience.end(self._drain.put_back if self._drain else 0)
         log.info("node stopped")
@@ -158,7 +162,9 @@ class Node:
         self._audience.open(self._store)
         self._failed_before = self._failed()
         Declarer(self._config, self._store, self._reception, self._clock).ask()  # before any client
-        self._clients = Clients(owned.listener, self._loop, self._reception, self._audience)
+        if self._config.store.kind == "lmdb":
+            self._journals.open(self._store)
+        self._clients = Clients(owned.listener, self._loop, self._reception, self._audience, self._journals)
         for name in self._stats.keys() - self._config.categories.keys():
             if sum(self._stats[name].counts[: State.IN_PROGRESS]):
                 log.warning("category %r has jobs and is not configured: they wait", name)
@@ -178,8 +184,10 @@ class Node:
     # The turn.
 
     def _turn(self) -> None:
-        self._loop.wait(self._timeout())
+        timeout_s = self._timeout()
+        self._loop.wait(timeout_s if self._journals.is_quiet() else 0.0)
         now, at = self._clock.monotonic(), self._clock.now()
+        self._journals.gather(now)
         self._tend(now, at)
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
@@ -228,7 +236,7 @@ class Node:
             return 0.0
         waits = [self._waiter.timeout_s(self._clock.now()), self._warden.timeout_s(self._pool, now)]
         waits += [self._pressure.timeout_s(now), self._pool.wait_s(self._waiting(), now)]
-        waits.append(self._audience.timeout_s(now))
+        waits += [self._audience.timeout_s(now), self._journals.timeout_s(now)]
         if self._report is not None:
             waits.append(_REPORT_S)
         if self._pool.holds_ahead:
@@ -258,6 +266,7 @@ class Node:
             self._audience.note(NodeHeld if held else NodeReleased, **held)
         if self._stops and self._drain is None:
             self._drain = Drain(self._crew, self._grace_s, now)
+            self._journals.shut()
             self._audience.note(NodeDraining, grace_s=self._grace_s)
         if self._drain is not None:
             self._drain.step(now, at_once=self._stops > 1)
@@ -276,7 +285,7 @@ class Node:
         if now < self._store_again_at:
             return None
         free = self._waiting()
-        for name, count in self._reception.arriving().items():
+        for name, count in (self._reception.arriving() + self._journals.arriving()).items():
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
         starts = self._drain is None and not self._pressure.is_held
@@ -290,9 +299,12 @@ class Node:
         prune = self._keeper.prune(now, at) if self._drain is None else []
         firings = self._scheduler.firings(self._store, now, at) if self._drain is None else []
         is_wanted = any(free.get(slot.category) for slot in slots)
-        is_due = requests or release or is_wanted or prune or firings
+        is_due = requests or release or is_wanted or prune or firings or self._is_to_take_in(now)
         if not (is_due or self._crew.has_news or self._decisions):
             return None
+        from_journals = self._journals.request(now)
+        if from_journals is not None:
+            requests.append(from_journals)
         outcomes, give_back = self._crew.take_news()
         decisions, self._decisions = self._decisions, []
         return Turn(
@@ -305,9 +317,14 @@ class Node:
             slots=slots,
             prune=prune,
             firings=firings,
+            forget_journals=self._journals.forgotten(),
             forget_ended=self._keeper.ended_before(at) if prune else 0,
             watch=self._audience.watch,
         )
+
+    def _is_to_take_in(self, now: float) -> bool:
+        """Say whether journals have waited long enough, or somebody may be asking for what they hold."""
+        return self._journals.is_due(now) or (self._journals.has_come and self._reception.has_looks)
 
     def _waiting(self) -> dict[str, int]:
         """Return how many jobs could start in each category."""
@@ -325,6 +342,7 @@ class Node:
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
+        self._journals.learn(result.replies, self._store, self._clock.monotonic())
         self._audience.see(turn, result)
         self._end_cancelled(turn)
         self._note_outcomes(turn, result)
@@ -364,7 +382,7 @@ class Node:
         """
         if not self._pool.preloader.is_loaded or self._crew.has_news or self._keeper.is_looking:
             return False
-        if self._scheduler.is_due(self._clock.now()):
+        if self._scheduler.is_due(self._clock.now()) or self._journals.has_come:
             return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:

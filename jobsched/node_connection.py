@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from jobsched.event import Event
 
 __all__ = ["PATIENCE_S", "NodeConnection"]
+
+_RING = wire.frame(wire.Ring())
 
 PATIENCE_S = 30.0
 """How long a node may take to answer, and how long a request keeps trying to reach one."""
@@ -40,6 +45,8 @@ class NodeConnection:
         self._arrived: deque[bytes] = deque()
         self._decoder = msgspec.msgpack.Decoder(wire.FromNode)
         self._number = 0
+        self._news = select.poll()
+        self._news.register(self._socket, select.POLLIN)
         try:
             with wire.unix_address(directory) as address:
                 self._socket.connect(address)
@@ -107,6 +114,25 @@ class NodeConnection:
                 yield from_frame(message.events)
                 if message.last:
                     return
+
+    def attach(self, journal: str) -> wire.Attached:
+        """Ask the node to take in what the journal of that name holds, from now on."""
+        self._number += 1
+        self._socket.settimeout(self._patience_s)
+        self._socket.sendall(wire.frame(wire.Attach(self._number, journal)))
+        while True:
+            message = self._receive()
+            if isinstance(message, wire.Attached) and message.number == self._number:
+                return message
+
+    def ring(self) -> None:
+        """Wake the node, if it can be told without waiting. Raises OSError when it is gone."""
+        with contextlib.suppress(BlockingIOError):  # so many rings wait already
+            os.write(self._socket.fileno(), _RING)
+
+    def is_silent(self) -> bool:
+        """Say whether the node is there, and has sent nothing that was not asked for."""
+        return not self._arrived and not self._news.poll(0)
 
     def _receive(self) -> wire.FromNode:
         while not self._arrived:

@@ -229,6 +229,8 @@ def _check_ids(message: wire.Question) -> None:
     else:
         request = message.request
         ids = [*request.cancel, *request.retry, *request.delete]
+        if request.taken:
+            raise WireError("entries of a journal that did not come from there")
         _check_schedules(request.schedules)
         if len(ids) + len(request.jobs) + len(request.schedules) > MAX_REQUEST_JOBS:
             raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs")

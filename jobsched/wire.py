@@ -25,6 +25,8 @@ __all__ = [
     "VERSION",
     "Answer",
     "Ask",
+    "Attach",
+    "Attached",
     "Bye",
     "Done",
     "Drop",
@@ -41,6 +43,7 @@ __all__ = [
     "Peer",
     "Question",
     "Ready",
+    "Ring",
     "Seen",
     "Survey",
     "Surveyed",
@@ -124,6 +127,29 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag=True):
     findings: Findings
 
 
+class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Ask the node to take in what the journal of that name holds, as it is written."""
+
+    number: int
+    journal: str
+
+
+class Attached(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Where on which board the node and the journal's client meet, and jobs of which tasks and categories
+    may go into the journal. Slot -1: not now.
+    """
+
+    number: int
+    slot: int
+    board: str = ""
+    tasks: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+
+
+class Ring(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Wake up: there is something in the client's journal."""
+
+
 class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Ask how the node is doing."""
 
@@ -191,8 +217,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 Question = Ask | Look | Find
-FromClient = Hello | Question | Survey | Listen
-FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed | Told
+FromClient = Hello | Question | Survey | Listen | Attach | Ring
+FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed | Told | Attached
 FromWorker = Filled | Done | Question | Ready
 ToWorker = Work | Drop | Answer | Seen | Found
 

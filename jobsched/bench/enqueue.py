@@ -25,7 +25,7 @@ _COMMITS = 100
 
 
 def run_enqueue(
-    jobs: int = 1000, clients: Sequence[int] = (1, 4, 16), bulk: int = 50_000, *, tell: Tell = silent
+    jobs: int = 10_000, clients: Sequence[int] = (1, 4, 16), bulk: int = 50_000, *, tell: Tell = silent
 ) -> dict[str, object]:
     """Dispatch to a node whose category is paused: `jobs` in all by each number of clients, which are
     processes that dispatch one job at a time; then `bulk` jobs by one client, 10,000 a call.

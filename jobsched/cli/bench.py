@@ -134,7 +134,7 @@ def enqueue(
     *,
     jobs: Annotated[
         int, typer.Option(min=1, help="Jobs for each number of clients.", show_default=True)
-    ] = 1000,
+    ] = 10_000,
     clients: Annotated[
         str, typer.Option(metavar="N,N", help="How many clients.", show_default=True)
     ] = "1,4,16",
@@ -150,7 +150,7 @@ def enqueue(
 
     Examples:
       jobsched bench enqueue
-      jobsched bench enqueue --clients 1,64 --jobs 10000 --json
+      jobsched bench enqueue --clients 1,64 --jobs 50000 --json
 
     """
     from jobsched.bench.enqueue import run_enqueue  # noqa: PLC0415 (only this verb needs it)

@@ -21,7 +21,8 @@ from jobsched.errors import InvalidOption
 from jobsched.job import State
 from jobsched.job_id import ID_BYTES, format_id
 from jobsched.keeper import SETTLED_S
-from jobsched.store.base import PRUNABLE, JobStore, Query
+from jobsched.store.base import JobStore, Query
+from jobsched.store.retention import PRUNABLE
 
 __all__ = ["prune"]
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 import lmdb
 
 from jobsched.config import Config
-from jobsched.errors import InvalidOption, JobNotFound, JobschedError, StoreError
+from jobsched.errors import InvalidOption, JobNotFound, JobschedError, StoreError, Unavailable
+from jobsched.gateway import Gateway
 from jobsched.job_id import parse_id
 from jobsched.node_connection import NodeConnection
 from jobsched.report import NodeReport
 from jobsched.store.base import CategoryStats, JobStore
 from jobsched.store.lmdb import open_store
 
-__all__ = ["job_id", "read_stats", "reading", "survey"]
+__all__ = ["job_id", "read_stats", "reading", "settle", "survey"]
 
 _PATIENCE_S = 1.0
 
@@ -36,10 +37,20 @@ def reading(config: Config) -> Iterator[JobStore | None]:
         if not (path / "data.mdb").exists():
             yield None
             return
+        settle(config)
         with contextlib.closing(open_store(path)) as store:
             yield store
     except (lmdb.Error, OSError) as error:
         raise StoreError(f"cannot read the store {path}: {error}") from error
+
+
+def settle(config: Config) -> None:
+    """Have all that was accepted be in the store's file. A node that does not answer is not waited for
+    long: what it has is shown.
+    """
+    gateway = Gateway(config.store.path, durable=True, quota_bytes=config.quota_bytes)
+    with contextlib.closing(gateway), contextlib.suppress(Unavailable):
+        gateway.settle()
 
 
 def read_stats(config: Config) -> dict[str, CategoryStats]:

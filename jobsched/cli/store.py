@@ -15,6 +15,7 @@ from jobsched.cli.found import print_finding
 from jobsched.cli.options import ConfigOption, JsonOption, configuration
 from jobsched.cli.output import clean, note, print_json, say
 from jobsched.cli.progress import Progress
+from jobsched.cli.reading import settle
 from jobsched.clock import SystemClock
 from jobsched.config import Config
 from jobsched.errors import InvalidOption
@@ -44,7 +45,9 @@ def backup(
       jobsched backup "backups/$(date +%F)" --json
 
     """
-    path = _existing(configuration(config))
+    settings = configuration(config)
+    path = _existing(settings)
+    settle(settings)
     with Progress(quiet=json_output) as progress:
         made = make_backup(path, target, now=SystemClock().now(), progress=progress)
     if json_output:

@@ -23,7 +23,7 @@ import msgspec
 from jobsched.clock import from_micros
 from jobsched.errors import InvalidOption, StoreError
 from jobsched.store.hold import held_still, refuse_users
-from jobsched.store.place import make_private, sync_directory
+from jobsched.store.place import JOURNALS, make_private, sync_directory
 from jobsched.store.verify import NOTE, Findings, opened, structure, verify
 
 __all__ = ["Backup", "Restored", "backup", "free_name", "read_note", "restore", "write_backup"]
@@ -252,6 +252,8 @@ def _named_twice(file: Path, wanted: Path) -> Path:
     except OSError:
         folder.rmdir()
         raise
+    with contextlib.suppress(FileNotFoundError):  # what clients have in their journals belongs to this file
+        file.with_name(JOURNALS).rename(folder / JOURNALS)
     sync_directory(folder)
     sync_directory(folder.parent)
     return folder

@@ -4,10 +4,10 @@ A store remembers jobs and categories. It knows no services and reads no clock: 
 time. Everything that changes it is a `Turn`; reads are short. One contract suite and one model
 test hold every store to the words below.
 
-A turn is applied in a fixed order: the requests' changes of what is there, outcomes, give-backs,
-pruning, the requests' new jobs and schedules, firings, release of due jobs, claims. No step needs
-another's answer, so a turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around some
-dicts.
+A turn is applied in a fixed order: journals' entries, the requests' changes of what is there, outcomes,
+give-backs, pruning, the requests' new jobs and schedules, firings, release of due jobs, claims. No step
+needs another's answer, so a turn fits one LMDB transaction, one PostgreSQL pipeline, or a lock around
+some dicts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from jobsched.job import PRIORITY_LIMIT, Attempt, JobError, JobStatus, ParkedFor
 from jobsched.job_id import ID_BYTES
 from jobsched.report import Decision
 from jobsched.schedule import FiringRecord, ScheduleChange, ScheduleNews, StoredSchedule
+from jobsched.store.journal_marks import Span
 from jobsched.store.moves import Move, Watch
+from jobsched.store.retention import Prune
 
 __all__ = [
     "KEPT_DECISIONS",
-    "PRUNABLE",
     "Accepted",
     "CategoryStats",
     "Claim",
@@ -36,7 +37,6 @@ __all__ = [
     "NewJob",
     "Outcome",
     "Page",
-    "Prune",
     "Query",
     "Recovered",
     "Refused",
@@ -51,9 +51,6 @@ __all__ = [
 
 
 KEPT_DECISIONS = 10_000
-
-PRUNABLE = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
-"""The states in which retention deletes jobs. What is parked or quarantined waits for its operator."""
 
 Conflict = Literal["keep", "refuse", "replace"]
 """What a dispatch does when its unique key is taken: stand for the job that has it; be refused; or
@@ -88,6 +85,9 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     has their unique key now; `delete` forgets jobs that do not run. `max_pending` refuses jobs over
     so many that wait in a category; `takes_unknown` lets jobs of unknown tasks in. `schedules`
     are changed in their order, with the jobs: all or none. A change that was made is not made again.
+    `taken` says from which entries of journals the jobs come, which their clients have been told are on
+    disk: they are added before anything else is done, unless the store has these entries, and refused if
+    any are missing between them and those that it has.
     """
 
     jobs: Sequence[NewJob] = ()
@@ -99,6 +99,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     max_pending: Mapping[str, int] = {}
     takes_unknown: bool = False
     schedules: Sequence[ScheduleChange] = ()
+    taken: Sequence[Span] = ()
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -178,18 +179,6 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     has_terms: bool = False
 
 
-class Prune(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """Delete ended jobs, the oldest first, `limit` at most: those of a state that ended before
-    `before` (UTC microseconds), and those over the number to `keep` that ended before `settled`.
-    """
-
-    state: State
-    before: int
-    keep: int | None
-    settled: int
-    limit: int
-
-
 class Firing(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a node wants done about a schedule that is due: it is done only if the schedule is as the
     node saw it, of that `revision` and due at `due_at`; so no due time fires twice.
@@ -215,7 +204,8 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
     it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
     `firings` are of schedules that are due; a schedule that ended before `forget_ended` is forgotten.
-    `watch` says which moves the result is to tell of; it changes nothing else.
+    `forget_journals` are those whose files are gone. `watch` says which moves the result is to tell of; it
+    changes nothing else.
     """
 
     now: int
@@ -228,6 +218,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     prune: Sequence[Prune] = ()
     firings: Sequence[Firing] = ()
     forget_ended: int = 0
+    forget_journals: Sequence[str] = ()
     watch: Watch = Watch.NOTHING
 
 
@@ -388,6 +379,10 @@ class JobStore(Protocol):
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first. The store keeps 10,000."""
+        ...
+
+    def journals(self) -> dict[str, int]:
+        """Return up to which number the entries of journals are in the store."""
         ...
 
     def close(self) -> None:

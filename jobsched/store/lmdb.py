@@ -36,6 +36,7 @@ from jobsched.store.base import (
 )
 from jobsched.store.lmdb_env import open_environment
 from jobsched.store.lmdb_find import found_rows, ids_after
+from jobsched.store.lmdb_journals import read_marks
 from jobsched.store.lmdb_layout import Cache, Txn
 from jobsched.store.lmdb_parts import apply_in_parts
 from jobsched.store.lmdb_rows import Rows
@@ -341,6 +342,11 @@ class LmdbStore:
         """Return records of a schedule, the latest due time first."""
         with self._reading() as txn:
             return read_records(txn, self._dbs, name, min(limit, _PAGE_JOBS), before)
+
+    def journals(self) -> dict[str, int]:
+        """Return up to which number the entries of journals are in the store."""
+        with self._reading() as txn:
+            return read_marks(txn, self._dbs)
 
     def decisions(self, limit: int) -> list[Decision]:
         """Return the balancer's last decisions, oldest first."""

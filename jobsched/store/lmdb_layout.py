@@ -15,7 +15,7 @@
     ended       state · time · id → category      (parked and quarantined jobs too)
     decisions   number → a decision of the balancer
 
-Those of schedules are in `lmdb_schedules`.
+Those of schedules are in `lmdb_schedules`, that of journals in `lmdb_journals`.
 
 Keys are big-endian, so that byte order is the order wanted. A job stands in exactly one of
 pending, limited, scheduled, running and ended. Long records are split: LMDB keeps values over about
@@ -124,6 +124,7 @@ class Databases:
     schedule_states: Db
     timetable: Db
     firings: Db
+    journals: Db
 
     @classmethod
     def open(cls, env: lmdb.Environment) -> Databases:

@@ -11,7 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from jobsched.job import State
-from jobsched.store.base import Accepted, Prune, Request, Turn, TurnResult
+from jobsched.store.base import Accepted, Request, Turn, TurnResult
+from jobsched.store.retention import Prune
 
 __all__ = ["apply_in_parts"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
 from jobsched.store.base import Accepted, Refused, Reply, Request
+from jobsched.store.journal_marks import are_known, gap
+from jobsched.store.lmdb_journals import marks_of, write_marks
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_plain import PlainJobs
 from jobsched.store.lmdb_rows import Rows
@@ -75,6 +77,19 @@ class Requests:
         if was_next and status.terms is not None:
             self._rows.limits.pass_on(status.terms)
         return None
+
+    def take_in(self, request: Request, now: int) -> Reply:
+        """Add the jobs of journals' entries, if these come next."""
+        txn, dbs = self._rows.txn, self._rows.dbs
+        marks = marks_of(txn, dbs, request.taken)
+        if are_known(request.taken, marks):
+            return Accepted()
+        if (why := gap(request.taken, marks)) is not None:
+            return Refused("StoreError", why)
+        reply = self.add(request, now)
+        if isinstance(reply, Accepted):
+            write_marks(txn, dbs, request.taken)
+        return reply
 
     def add(self, request: Request, now: int) -> Reply:
         """Add a request's jobs and change schedules, or do nothing."""

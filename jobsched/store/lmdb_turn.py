@@ -9,23 +9,15 @@ import msgspec
 from jobsched import transitions as rules
 from jobsched.job import Attempt, JobError, JobStatus, ParkedFor, State
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    GiveBack,
-    Outcome,
-    Prune,
-    Refused,
-    Reply,
-    Request,
-    Turn,
-    TurnResult,
-    is_over,
-)
+from jobsched.store.base import GiveBack, Outcome, Refused, Reply, Request, Turn, TurnResult, is_over
 from jobsched.store.lmdb_claims import Claims
+from jobsched.store.lmdb_journals import forget_marks
 from jobsched.store.lmdb_layout import ResultRow
 from jobsched.store.lmdb_requests import Requests
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_schedules import LmdbSchedules, read_next_fire
 from jobsched.store.reasons import may_still_run, refused_with
+from jobsched.store.retention import Prune
 from jobsched.store.schedule_steps import ScheduleSteps
 
 __all__ = ["LmdbTurn"]
@@ -51,7 +43,17 @@ class LmdbTurn:
     def apply(self, turn: Turn) -> TurnResult:
         """Apply all steps and return what they did."""
         self._resume_due(turn.now)
-        replies: list[Reply] = [self._requests.change(request, turn.now) for request in turn.requests]
+        entries = {
+            place: self._requests.take_in(request, turn.now)
+            for place, request in enumerate(turn.requests)
+            if request.taken
+        }
+        replies: list[Reply] = [
+            entries.get(place) or self._requests.change(request, turn.now)
+            for place, request in enumerate(turn.requests)
+        ]
+        if turn.forget_journals:
+            forget_marks(self._rows.txn, self._rows.dbs, turn.forget_journals)
         for outcome in self._finish_plain(turn.outcomes):
             self._finish(outcome, turn.now)
         for claim in turn.give_back:
@@ -60,7 +62,7 @@ class LmdbTurn:
             layout.append_decision(self._rows.txn, self._rows.dbs, decision)
         pruned = sum(self._prune(order) for order in turn.prune)
         for place, request in enumerate(turn.requests):
-            if request.jobs or request.schedules:
+            if (request.jobs or request.schedules) and not request.taken:
                 replies[place] = self._requests.add(request, turn.now)
         self._schedules.fire(turn.firings, turn.now)
         if turn.forget_ended:

@@ -25,7 +25,6 @@ from jobsched.store.base import (
     GiveBack,
     Outcome,
     Page,
-    Prune,
     Query,
     Recovered,
     Refused,
@@ -38,10 +37,12 @@ from jobsched.store.base import (
     is_over,
 )
 from jobsched.store.dealer import Dealer
+from jobsched.store.journal_marks import are_known, gap
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
 from jobsched.store.moves import Moves
 from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
+from jobsched.store.retention import Prune
 from jobsched.store.schedule_steps import ScheduleSteps
 from jobsched.transitions import EXPIRED
 
@@ -60,20 +61,31 @@ class MemoryStore:
         self._last_claim = 0
         self._epoch = 0
         self._decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
+        self._marks: dict[str, int] = {}  # of journals
 
     def apply(self, turn: Turn) -> TurnResult:
         """Apply a turn, in the order that the contract fixes."""
         with self._lock:
             self._rows.moves = Moves(turn.watch)
             self._resume_due(turn.now)
-            replies = [self._change(request, turn.now) for request in turn.requests]
             steps = ScheduleSteps(self._schedules)
+            entries = {
+                place: self._take_in(request, steps, turn.now)
+                for place, request in enumerate(turn.requests)
+                if request.taken
+            }
+            replies = [
+                entries.get(place) or self._change(request, turn.now)
+                for place, request in enumerate(turn.requests)
+            ]
+            for journal in turn.forget_journals:
+                self._marks.pop(journal, None)
             lost = [outcome.claim for outcome in turn.outcomes if not self._finish(outcome, steps, turn.now)]
             lost += [back.claim for back in turn.give_back if not self._give_back(back, turn.now)]
             self._decisions.extend(turn.decisions)
             pruned = sum(self._prune(order) for order in turn.prune)
             for place, request in enumerate(turn.requests):
-                if request.jobs or request.schedules:
+                if (request.jobs or request.schedules) and not request.taken:
                     replies[place] = self._add(request, steps, turn.now)
             steps.fire(turn.firings, turn.now)
             if turn.forget_ended:
@@ -184,6 +196,11 @@ class MemoryStore:
         with self._lock:
             return list(islice(self._decisions, max(0, len(self._decisions) - limit), None))
 
+    def journals(self) -> dict[str, int]:
+        """Return up to which number the entries of journals are in the store."""
+        with self._lock:
+            return self._marks.copy()
+
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
@@ -288,6 +305,17 @@ class MemoryStore:
             return False
         self._put_back(job, now=now, interrupted=back.interrupted)
         return True
+
+    def _take_in(self, request: Request, steps: ScheduleSteps, now: int) -> Reply:
+        """Add the jobs of journals' entries, if these come next."""
+        if are_known(request.taken, self._marks):
+            return Accepted()
+        if (why := gap(request.taken, self._marks)) is not None:
+            return Refused("StoreError", why)
+        reply = self._add(request, steps, now)
+        if isinstance(reply, Accepted):
+            self._marks.update({span.journal: span.last for span in request.taken})
+        return reply
 
     def _add(self, request: Request, steps: ScheduleSteps, now: int) -> Reply:
         """Add a request's jobs and change schedules, or do nothing."""

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from jobsched.errors import StoreUnsafe
 
-__all__ = ["make_private", "refuse_network", "sync_directory"]
+__all__ = ["JOURNALS", "make_private", "refuse_network", "sync_directory"]
+
+JOURNALS = "journals"
+"""The directory, in that of a store, in which clients have their journals."""
 
 # statfs magic would need ctypes; the mount table says the same in words.
 _NETWORK = frozenset(

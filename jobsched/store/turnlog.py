@@ -143,6 +143,10 @@ class RecordingStore:
         """Return the balancer's last decisions, oldest first."""
         return self.store.decisions(limit)
 
+    def journals(self) -> dict[str, int]:
+        """Return up to which number the entries of journals are in the store."""
+        return self.store.journals()
+
     def close(self) -> None:
         """Close the store and the log."""
         self.store.close()

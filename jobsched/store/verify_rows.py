@@ -16,6 +16,7 @@ from jobsched.job import CANCELLABLE, KEY_BYTES, Attempt, JobStatus, Limit, Stat
 from jobsched.job_id import ID_BYTES, format_id
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
+from jobsched.store.lmdb_journals import decode_mark
 from jobsched.store.lmdb_layout import CategoryRow, Counters, ResultRow
 from jobsched.store.verify_read import RESTORE, Finding, Found, Read, decoded
 from jobsched.store.verify_schedules import SCHEDULE_CHECKS
@@ -264,6 +265,12 @@ def _check_decision(_read: Read, key: bytes, value: bytes) -> Found:
         yield Finding(kind="damaged", text=f"the balancer's decision {number} is unreadable: {row}")
 
 
+def _check_mark(_: Read, key: bytes, value: bytes) -> Found:
+    """Check that it says up to which entry a journal is in the store."""
+    if decode_mark(value) < 0:
+        yield Finding(kind="damaged", text=f"the mark of journal {key.decode()} is unreadable")
+
+
 CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
     "categories": _check_category,
     "statuses": _check_status,
@@ -278,6 +285,7 @@ CHECKS: Mapping[str, Callable[[Read, bytes, bytes], Found]] = {
     "unique": _check_unique,
     "limits": _check_limit,
     "decisions": _check_decision,
+    "journals": _check_mark,
     **SCHEDULE_CHECKS,
 }
 """What is checked of a row, by database, in this order."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,13 @@ import psutil
 import jobsched
 from jobsched import Dispatcher
 from jobsched.fence import MARKER, marked
+from jobsched.gateway import Gateway
 from jobsched.job import State
 from jobsched.job_id import parse_id
 from jobsched.node_connection import NodeConnection
 from jobsched.store.base import JobStore, Query, StoredJob
 from jobsched.store.lmdb import open_store
+from jobsched.store.lmdb_space import DEFAULT_QUOTA
 
 SCALE = float(os.environ.get("JOBSCHED_TEST_SCALE", "1"))
 """Multiplies the numbers of jobs and of kills, for larger runs."""
@@ -228,7 +230,9 @@ class Project:
 
     @contextmanager
     def store(self) -> Iterator[JobStore]:
-        """Open the store for reading."""
+        """Open the store for reading, with all in it that was accepted."""
+        with closing(Gateway(self.store_path, durable=True, quota_bytes=DEFAULT_QUOTA)) as gateway:
+            gateway.settle()
         store = open_store(self.store_path)
         try:
             yield store

@@ -20,7 +20,8 @@ from turns import (
 
 from jobsched.job import ParkedFor, State, Terms
 from jobsched.job_id import new_id
-from jobsched.store.base import PRUNABLE, Prune, Request, Slot, Turn
+from jobsched.store.base import Request, Slot, Turn
+from jobsched.store.retention import PRUNABLE, Prune
 
 # Retrying by an operator's word
 

@@ -10,8 +10,9 @@ import pytest
 from jobsched.errors import StoreError, StoreFormatError, StoreFull, StoreUnsafe
 from jobsched.job import Limit, State, Terms
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import Accepted, Outcome, Prune, Query, Refused, Request, Slot, Turn
+from jobsched.store.base import Accepted, Outcome, Query, Refused, Request, Slot, Turn
 from jobsched.store.lmdb import open_store
+from jobsched.store.retention import Prune
 
 NOW = 1_000_000
 

@@ -24,9 +24,10 @@ from jobsched.job import JobError, Limit, ParkedFor, State, Terms
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store import lmdb_requests, memory
-from jobsched.store.base import GiveBack, Outcome, Prune, Query, Request, Slot, Turn
+from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
 from jobsched.store.moves import Watch
+from jobsched.store.retention import Prune
 from jobsched.store.turnlog import RecordingStore, TurnLog, replay
 
 # Few ids, so that they meet again; out of order, and alike at both ends.

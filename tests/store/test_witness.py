@@ -16,8 +16,9 @@ from jobsched.schedule import (
     Schedule,
     SwitchSchedule,
 )
-from jobsched.store.base import Firing, GiveBack, Outcome, Prune, Request, Slot, Turn
+from jobsched.store.base import Firing, GiveBack, Outcome, Request, Slot, Turn
 from jobsched.store.moves import Watch
+from jobsched.store.retention import Prune
 from jobsched.witness import Witness
 
 KEY = Terms(unique=b"k" * 16)

@@ -9,7 +9,7 @@ import msgspec
 from jobsched.codec import encode_record
 from jobsched.job import JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
-from jobsched.store import base
+from jobsched.store import retention
 from jobsched.store.base import Accepted, Claim, GiveBack, NewJob, Outcome, Request, Slot, Turn, TurnResult
 
 CATEGORIES = ("mail", "reports", "thumbnails")
@@ -161,14 +161,14 @@ class RandomTurns:
         if not _HAS_PRUNE or self._kind != "retention":
             return {}
         orders = [
-            base.Prune(
+            retention.Prune(
                 state=state,
                 before=self._now - 20 * _SECOND,
                 keep=10,
                 settled=self._now - 2 * _SECOND,
                 limit=10,
             )
-            for state in sorted(base.PRUNABLE)
+            for state in sorted(retention.PRUNABLE)
         ]
         return {"prune": orders}
 

@@ -27,17 +27,8 @@ from jobsched.job import Attempt, JobError, JobRecord, Limit, State, Terms
 from jobsched.report import Decision
 from jobsched.schedule import PutSchedule, Schedule, StoredSchedule, SwitchSchedule
 from jobsched.store import lmdb_layout as layout
-from jobsched.store.base import (
-    GiveBack,
-    JobStore,
-    NewJob,
-    Outcome,
-    Query,
-    Request,
-    Slot,
-    StoredJob,
-    Turn,
-)
+from jobsched.store.base import GiveBack, JobStore, NewJob, Outcome, Query, Request, Slot, StoredJob, Turn
+from jobsched.store.journal_marks import Span
 from jobsched.store.lmdb import LmdbStore, open_store
 
 HERE = Path(__file__).parent
@@ -133,6 +124,7 @@ def fill(store: JobStore) -> None:
     _leave_some_waiting(maker)
     _hold_some_to_terms(maker)
     _schedule_some(maker)
+    maker.turn(requests=[Request(taken=[Span("5f" * 16, 1, 7)])])
     maker.turn(requests=[Request(pause={"reports": 0})], decisions=[_decision(n) for n in range(3)])
 
 
@@ -246,6 +238,7 @@ def content(store: LmdbStore) -> dict:
             }
             for name, row in store.stats().items()
         },
+        "journals": store.journals(),
         "decisions": [msgspec.structs.asdict(decision) for decision in store.decisions(100)],
         "schedules": {stored.schedule.name: _schedule(store, stored) for stored in store.schedules()},
     }

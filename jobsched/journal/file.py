@@ -1,0 +1,129 @@
+"""The file of a journal: entries one behind the other, each with a number, a time and a checksum.
+
+Its client writes the next entry behind the last one, or at the beginning again once all of them are in the
+store. So the entries from the beginning on have consecutive numbers, and what follows them is older or
+torn. The file has its full length on disk before it is used: an append changes nothing but its own bytes,
+and needs no room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jobsched.locks import try_lock
+from jobsched.store.place import sync_directory
+
+__all__ = [
+    "LENGTH",
+    "MOST_BYTES",
+    "START",
+    "Entry",
+    "create",
+    "journal_files",
+    "open_journal",
+    "packed",
+    "read_entries",
+]
+
+LENGTH = 256 << 10
+MOST_BYTES = 64 << 10
+"""Bytes of what one entry holds."""
+
+_MAGIC = b"jobsched journal 1\n"
+START = 64
+"""Where the first entry is."""
+
+_HEAD = struct.Struct("<QQII")  # number, time, bytes, checksum of the rest
+_CHECKED = struct.Struct("<QQI")
+
+
+class Entry(NamedTuple):
+    """What was appended in one call. `at` is in nanoseconds of the machine's monotonic clock, `end` is
+    where the next one is.
+    """
+
+    number: int
+    at: int
+    body: bytes
+    end: int
+
+
+def packed(number: int, at: int, body: bytes) -> bytes:
+    """Return an entry as it is in the file."""
+    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(number, at, len(body))))
+    return _HEAD.pack(number, at, len(body), checksum) + body
+
+
+def read_entries(handle: int, number: int, offset: int = START) -> Iterator[Entry]:
+    """Yield the entries from a number on that lie one behind the other from an offset on, up to where one
+    is missing, or not whole. From the beginning on, earlier ones are passed over.
+
+    At another offset the first one must be that of the number: a later one means that the client has gone
+    back to the beginning, and its next entries have come to lie here.
+    """
+    data = os.pread(handle, LENGTH, offset)
+    at = 0
+    expected = 0 if offset == START else number
+    while (entry := _entry(data, at, offset)) is not None and expected in (0, entry.number):
+        if entry.number >= number:
+            yield entry
+        at, expected = entry.end - offset, entry.number + 1
+
+
+def _entry(data: bytes, at: int, offset: int) -> Entry | None:
+    body = at + _HEAD.size
+    if body > len(data):
+        return None
+    number, time, size, checksum = _HEAD.unpack_from(data, at)
+    if not number or size > MOST_BYTES or body + size > len(data):
+        return None
+    content = data[body : body + size]
+    if zlib.crc32(content, zlib.crc32(data[at : at + _CHECKED.size])) != checksum:
+        return None
+    return Entry(number, time, content, offset + body + size)
+
+
+def create(directory: Path) -> tuple[str, int]:
+    """Make a journal in a directory of them; return its name and a handle, which has it locked for as long
+    as its client lives. Raises OSError.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    name = uuid.uuid4().hex
+    making = directory / f"{name}.new"
+    handle = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try_lock(handle)  # nobody else knows it yet
+        os.pwrite(handle, _MAGIC.ljust(LENGTH, b"\0"), 0)  # not only reserved: no flush has to note it
+        os.fsync(handle)
+        making.rename(directory / f"{name}.journal")
+        for place in (directory, directory.parent):
+            sync_directory(place)
+    except BaseException:
+        os.close(handle)
+        for file in (making, directory / f"{name}.journal"):
+            file.unlink(missing_ok=True)
+        raise
+    return name, handle
+
+
+def open_journal(file: Path) -> int:
+    """Return a handle for reading a journal. Raises OSError; ValueError for what is none."""
+    handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if os.pread(handle, len(_MAGIC), 0) != _MAGIC:
+        os.close(handle)
+        raise ValueError(f"{file} is no journal that this jobsched can read")
+    return handle
+
+
+def journal_files(directory: Path) -> list[Path]:
+    """Return the journals in a directory of them, which need not be there."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(file for file in directory.iterdir() if file.suffix == ".journal")
+    return []

@@ -1,0 +1,87 @@
+"""Taking in all that journals hold, by whoever may write to the store while no node does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from jobsched.journal.file import journal_files
+from jobsched.journal.reader import Dispatched, Reader, request_of
+from jobsched.store.base import JobStore, Refused, Turn
+from jobsched.store.place import JOURNALS, sync_directory
+
+__all__ = ["dropped", "opened", "set_aside", "take_in"]
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 1000  # entries of one transaction
+
+
+def take_in(store: JobStore, place: Path, now: int) -> None:
+    """Put into a store what the journals beside it hold; those whose clients are gone are deleted.
+
+    `place` is the store's directory, `now` in UTC microseconds. Only for who holds writers.lock. What
+    finds no room stays where it is. Raises what `JobStore.apply` does.
+    """
+    folder = place / JOURNALS
+    if not folder.is_dir():
+        return
+    readers = opened(folder, store)
+    with contextlib.ExitStack() as stack:
+        for reader in readers:
+            stack.callback(reader.close)
+        gone = [reader for reader in readers if reader.is_abandoned()]  # asked before what they hold is read
+        entries = iter(sorted(entry for reader in readers for entry in _read(reader)))
+        while part := list(islice(entries, _AT_ONCE)):
+            [reply] = store.apply(Turn(now=now, requests=[request_of(part)])).replies
+            if isinstance(reply, Refused):
+                log.warning("journals of %s are not taken in: %s", place, reply.reason)
+                return
+        forgotten = dropped(folder, gone)
+        forgotten += store.journals().keys() - {file.stem for file in journal_files(folder)}
+        if forgotten:
+            store.apply(Turn(now=now, forget_journals=sorted(set(forgotten))))
+
+
+def opened(folder: Path, store: JobStore) -> list[Reader]:
+    """Return a reader of each journal in a directory of them, from behind what the store has."""
+    marks = store.journals()
+    readers: list[Reader] = []
+    for path in journal_files(folder):
+        try:
+            readers.append(Reader(path, marks.get(path.stem, 0)))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            set_aside(path, str(error))
+    return readers
+
+
+def dropped(folder: Path, readers: list[Reader]) -> list[str]:
+    """Delete journals whose clients are gone and that are in the store; return their names.
+
+    On return they are gone from the disk, so that their marks may be forgotten.
+    """
+    for reader in readers:
+        reader.path.unlink(missing_ok=True)
+    if readers:
+        sync_directory(folder)
+    return [reader.name for reader in readers]
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Give a journal another name that cannot be taken in; nothing is deleted."""
+    kept = path.with_suffix(".unreadable")
+    log.error("a journal was set aside as %s: %s", kept, why)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(kept)
+
+
+def _read(reader: Reader) -> Iterator[Dispatched]:
+    try:
+        yield from reader.read()
+    except ValueError as error:
+        set_aside(reader.path, str(error))
