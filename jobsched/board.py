@@ -56,7 +56,7 @@ class Board:
         self.handle = handle
         self._memory = mmap.mmap(handle, _SIZE)
         with memoryview(self._memory) as memory:
-            self._words = memory[:_RING_AT].cast("Q")  # a third of the time that struct takes
+            self._words = memory[:_RING_AT].cast("Q")  # half the time that struct takes
             self.outbox = Outbox(memory[_OUTBOX_AT:_FAULT_AT])
 
     @classmethod

@@ -60,7 +60,7 @@ class Claims:
 
     def _take_plain(self, name: str, queue: Sequence[bytes], dealer: Dealer) -> int:
         """Claim the first jobs of a queue as far as they have no terms; return how many. Their rows in
-        the queue are left. It is the way of most jobs, and a third as long as one by one.
+        the queue are left. It is the way of most jobs, and half as long as one by one.
         """
         rows, now = self._rows, self._now
         statuses = rows.statuses.plain(queue)

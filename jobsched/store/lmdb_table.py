@@ -44,7 +44,7 @@ class Table:
         return self._cursor.get(key) if value is None else value
 
     def get_all(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-        """Return those of some rows that are there: half as long as one by one."""
+        """Return those of some rows that are there, read in one call."""
         self.write()
         return self._cursor.getmulti(keys)
 
