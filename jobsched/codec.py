@@ -58,7 +58,7 @@ def seal(body: bytes) -> bytes:
 def unseal(record: bytes) -> bytes:
     """Return a record's body. Raises BadRecord when it is damaged or of another version."""
     body = record[_HEAD:]
-    if len(record) < _HEAD or _head.unpack_from(record) != (_VERSION, _crc32(body)):
+    if record[:_HEAD] != _head.pack(_VERSION, _crc32(body)):
         if record[:1] != bytes((_VERSION,)):
             raise BadRecord(f"record of unknown version {record[:1].hex() or 'nothing'}")
         raise BadRecord("record fails its CRC-32 check")

@@ -100,6 +100,11 @@ class Rows:
             return record
         return layout.get_blob(self.txn, self.dbs.jobs, job_id)
 
+    def whole_records(self, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the immutable parts of some jobs, of those that are there and not split."""
+        found = self.records.get_all(job_ids)
+        return {job_id: record for job_id, record in found if not layout.is_split(record)}
+
     def add_record(self, job_id: bytes, record: bytes) -> None:
         """Write a job's immutable part."""
         if len(record) <= layout.CHUNK:
