@@ -13,6 +13,7 @@ from jobsched import wire
 from jobsched.audience import Audience
 from jobsched.clock import SystemClock
 from jobsched.config import parse_config
+from jobsched.journals import Journals
 from jobsched.listener import Clients, Listener, room_for_clients
 from jobsched.loop import Loop
 from jobsched.reception import Reception
@@ -75,7 +76,8 @@ class Desk:
         self.reception = Reception(config)
         self.audience = Audience(config, self.loop, SystemClock())
         self.listener = Listener(folder, most_clients)
-        self.clients = Clients(self.listener, self.loop, self.reception, self.audience)
+        journals = Journals(config, self.reception)
+        self.clients = Clients(self.listener, self.loop, self.reception, self.audience, journals)
         self.peers: list[Peer] = []
 
     def connect(self) -> Peer:
@@ -215,8 +217,8 @@ def file_limit(monkeypatch):
 @pytest.mark.parametrize(
     ("before", "after", "most"),
     [
-        ((1024, 1 << 30), (4096 + 64 + 80, 1 << 30), 4096),
-        ((1024, 2048), (2048, 2048), 2048 - 64 - 80),
+        ((1024, 1 << 30), (4096 + 128 + 80, 1 << 30), 4096),
+        ((1024, 2048), (2048, 2048), 2048 - 128 - 80),
         ((9000, 9000), (9000, 9000), 4096),
         ((100, 120), (120, 120), 16),
     ],
