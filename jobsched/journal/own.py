@@ -66,6 +66,8 @@ class OwnJournal:
             self._again_at = time.monotonic() + _NO_ROOM_S
             return None
         if not self._journal.attach(node):
+            if self._journal.is_gone:
+                self.close()
             return None
         self._node, self._again_at = node, 0.0
         return self._journal
