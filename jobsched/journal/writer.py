@@ -97,11 +97,6 @@ class Journal:
         """Whether the node wants nothing more of it: another one is needed."""
         return self._board is not None and self._board.is_given_up(self._slot)
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether its file is not there any more: a restore has put it aside."""
-        return not self._file.exists()
-
     def _is_sure(self, request: Request) -> bool:
         jobs = request.jobs
         return (

@@ -362,7 +362,7 @@ def test_a_fork_leaves_the_journal_to_the_parent(world, attached, is_used):
 
 def test_a_client_whose_journal_was_put_aside_makes_another(world, monkeypatch):
     """By a restore, while no node ran."""
-    monkeypatch.setattr("jobsched.journal.own._NOT_NOW_S", 0.0)
+    monkeypatch.setattr("jobsched.journal.own._WAITS_S", (0.0, 0.0))
     own = OwnJournal(world.place)
     side = Side(world)
     while not own.write(side, [Request(jobs=[new_job()])]):
@@ -376,6 +376,17 @@ def test_a_client_whose_journal_was_put_aside_makes_another(world, monkeypatch):
     assert own.write(side, [Request(jobs=[job := new_job()])])
     world.turn()
     assert world.ids() == [job.id]
+    own.close()
+
+
+def test_a_journal_that_no_node_wants_is_not_left(world, monkeypatch):
+    monkeypatch.setattr("jobsched.journal.own._WAITS_S", (0.0, 0.0))
+    own = OwnJournal(world.place)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.journals, "_may_attach", lambda *_: False)
+        assert not any(own.write(Side(world), [Request(jobs=[new_job()])]) for _ in range(20))
+    assert journal_files(world.folder) == []
+    assert own.write(Side(world), [Request(jobs=[new_job()])])
     own.close()
 
 
