@@ -106,9 +106,12 @@ class Gateway:
         with _writing(self._directory) as allowed:
             if not allowed:
                 return None
-            store = self._opened()
-            take_in(store, self._directory, self._clock.now())
-            return store.apply(Turn(now=self._clock.now(), requests=requests)).replies
+            store, now = self._opened(), self._clock.now()
+            no_room = take_in(store, self._directory, now)
+            behind = [no_room if request.jobs or request.schedules else None for request in requests]
+            kept = [request for request, refused in zip(requests, behind, strict=True) if refused is None]
+            replies = iter(store.apply(Turn(now=now, requests=kept)).replies)
+            return [refused or next(replies) for refused in behind]
 
     def _opened(self) -> JobStore:
         """Return the store; opened again if a restore has put another file in its place."""
@@ -132,7 +135,8 @@ class Gateway:
     def look(self, job_id: bytes, timeout_s: float | None) -> StoredJob | None:
         """Return a job; with a timeout (None: without end) wait until it has ended."""
         self._start_afresh_after_fork()
-        deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = float("inf") if timeout_s is None else began + timeout_s
         patience_s = PATIENCE_S if not timeout_s else min(PATIENCE_S, timeout_s + _LEAST_PATIENCE_S)
         while True:
             rest = deadline - time.monotonic()
@@ -143,7 +147,10 @@ class Gateway:
                     raise Unavailable(f"the node on {self._directory} does not answer") from error
                 timeout_s, patience_s = 0, _LEAST_PATIENCE_S
             except (FileNotFoundError, ConnectionError, BlockingIOError):
-                job = self._read(job_id)
+                job, is_known = self._read(job_id)
+                if not is_known and time.monotonic() - began < PATIENCE_S:
+                    time.sleep(_RETRY_S)
+                    continue
                 if job is None or is_final(job.status.state) or rest <= 0:
                     return job
                 time.sleep(min(_POLL_S, rest))
@@ -174,9 +181,8 @@ class Gateway:
         try:
             self._ask(_NO_JOB, 0, _LEAST_PATIENCE_S)  # a node answers when all that was written before is in
         except (FileNotFoundError, ConnectionError, BlockingIOError):
-            with self._lock, _writing(self._directory) as allowed:
-                if allowed:
-                    take_in(self._opened(), self._directory, self._clock.now())
+            with self._lock:
+                self._take_in()
         except TimeoutError as error:
             raise Unavailable(f"the node on {self._directory} does not answer") from error
 
@@ -188,11 +194,23 @@ class Gateway:
         finally:
             connection.close()
 
-    def _read(self, job_id: bytes) -> StoredJob | None:
+    def _read(self, job_id: bytes) -> tuple[StoredJob | None, bool]:
+        """Return a job from the file, None if it is not there; and whether it is then nowhere else."""
         if not self._durable:
             raise Unavailable(f"no node runs on {self._directory}")
         with self._lock:
-            return self._opened().get(job_id)
+            job = self._opened().get(job_id)
+            if job is not None or not journal_files(self._directory / JOURNALS):
+                return job, True
+            is_known = self._take_in()
+            return self._opened().get(job_id), is_known
+
+    def _take_in(self) -> bool:
+        """Take in what journals hold; False while a node or another client may be at it."""
+        with _writing(self._directory) as allowed:
+            if allowed:
+                take_in(self._opened(), self._directory, self._clock.now())
+        return allowed
 
     def _hang_up(self) -> None:
         if self._connection is not None:

@@ -16,9 +16,9 @@ from jobsched.client import Client
 from jobsched.config import Config
 from jobsched.errors import NotCommitted
 from jobsched.journal.board import SLOTS, JournalBoard
-from jobsched.journal.file import journal_files
-from jobsched.journal.intake import dropped, opened, set_aside, take_in
+from jobsched.journal.intake import dropped, opened, outlived, set_aside, take_in
 from jobsched.journal.reader import Dispatched, Reader, request_of
+from jobsched.locks import is_locked
 from jobsched.reception import Reception
 from jobsched.store.base import JobStore, Refused, Reply, Request
 from jobsched.store.place import JOURNALS
@@ -41,13 +41,16 @@ class Journals:
         self._folder = config.store.path / JOURNALS
         self._reception = reception
         self._categories = frozenset(n for n, c in config.categories.items() if c.max_pending is None)
-        self._board: JournalBoard | None = None
+        self._is_open = False
+        self._board: JournalBoard | None = None  # without one no client has a journal
         self._slots: dict[int, Reader] = {}
         self._clients: dict[Client, int] = {}
         self._free = list(range(SLOTS))
         self._alone: dict[str, Reader] = {}  # whose clients are not connected
+        self._kept: dict[str, int] = {}  # their slots: a client may write until it finds out
         self._look_at = 0.0
         self._come: list[Dispatched] = []  # read, and not in the store
+        self._earlier = 0  # of them, not read just now
         self._come_at = 0.0
         self._until = 0  # times of the monotonic clock: what was written before has been read
         self._again_at = 0.0
@@ -57,16 +60,20 @@ class Journals:
         self._is_stopping = False
 
     def open(self, store: JobStore) -> None:
-        """Adopt the journals that are there, and let clients have their own."""
+        """Adopt the journals that are there, and let clients have their own, if there is room for a board.
+        Raises StoreError.
+        """
+        self._is_open = True
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
+            for unfinished in self._folder.glob("*.new"):
+                if not is_locked(unfinished):
+                    unfinished.unlink(missing_ok=True)
             self._board = JournalBoard.new(self._folder)
         except OSError as error:
-            log.warning("clients have no journals now: %s", error)
+            log.warning("clients have no journals: %s", error)
         self._alone = {reader.name: reader for reader in opened(self._folder, store)}
-        self._forgotten = sorted(
-            store.journals().keys() - {file.stem for file in journal_files(self._folder)}
-        )
+        self._forgotten = outlived(self._folder, store)
 
     # Clients.
 
@@ -77,20 +84,22 @@ class Journals:
 
     def attach(self, client: Client, message: wire.Attach) -> None:
         """Take in what a client writes to its journal from now on, if it can be had."""
-        reader = self._reader(message.journal) if self._may_attach(client) else None
+        reader = self._reader(message.journal) if self._may_attach(client, message.journal) else None
         if reader is None or self._board is None:
             client.send(wire.Attached(message.number, -1))
             return
-        slot = self._free.pop()
+        slot = self._kept.pop(reader.name, -1)
+        slot = self._free.pop() if slot < 0 else slot
         self._board.set_written(slot, 0)
         self._board.set_taken(slot, reader.next - 1)
         self._slots[slot], self._clients[client] = reader, slot
         names = frozenset(self._reception.tasks)
         client.send(wire.Attached(message.number, slot, self._board.file.name, names, self._categories))
 
-    def _may_attach(self, client: Client) -> bool:
+    def _may_attach(self, client: Client, name: str) -> bool:
         is_open = self._board is not None and not self._board.is_closed
-        return is_open and bool(self._free and self._reception.tasks) and client not in self._clients
+        has_slot = bool(self._free) or name in self._kept
+        return is_open and has_slot and bool(self._reception.tasks) and client not in self._clients
 
     def _reader(self, name: str) -> Reader | None:
         """Return the reader of a journal that nobody else has."""
@@ -116,8 +125,7 @@ class Journals:
         slot = self._clients.pop(client, None)
         reader = None if slot is None else self._slots.pop(slot, None)
         if slot is not None and reader is not None:
-            self._alone[reader.name] = reader
-            self._free.append(slot)
+            self._alone[reader.name], self._kept[reader.name] = reader, slot
             self._look_at = 0.0
 
     # What they write.
@@ -133,16 +141,15 @@ class Journals:
 
     def _has_come(self) -> Iterator[int]:
         board = self._board
-        if board is None:
-            return iter(())
-        return (slot for slot, reader in self._slots.items() if board.written(slot) >= reader.next)
+        if board is not None:
+            yield from (slot for slot, reader in self._slots.items() if board.written(slot) >= reader.next)
 
     def gather(self, now: float) -> None:
         """Read what has come. `now` is monotonic."""
         if self._board is not None:
             self._board.is_rung_for = False
         self._until = time.monotonic_ns()  # before anything is read: see `request`
-        before = len(self._come)
+        before = self._earlier = len(self._come)
         come = list(self._has_come())
         for slot in come:
             self._read(self._slots[slot])
@@ -171,6 +178,8 @@ class Journals:
         self._forgotten += dropped(self._folder, gone)
         for reader in gone:
             self._alone.pop(reader.name).close()
+            if reader.name in self._kept:
+                self._free.append(self._kept.pop(reader.name))
 
     def _end_missing(self, come: list[int]) -> None:
         """Give up journals that are said to hold more and do not: else the loop would never wait."""
@@ -179,13 +188,18 @@ class Journals:
             self._give_up(self._slots[slot], "an entry that its client has written is not whole")
 
     def _give_up(self, reader: Reader, why: str) -> None:
+        """Set a journal aside, once what could be read of it is in the store."""
+        if self._is_held_back(reader.name):
+            return  # until it is looked at again
         set_aside(reader.path, why)
         self._alone.pop(reader.name, None)
         for client, slot in list(self._clients.items()):
             if self._slots[slot] is reader:
                 del self._clients[client], self._slots[slot]  # the slot stays taken: its client may use it
-                if self._board is not None:
-                    self._board.give_up(slot)
+                self._kept[reader.name] = slot
+        slot = self._kept.pop(reader.name, -1)
+        if self._board is not None and slot >= 0:
+            self._board.give_up(slot)
         reader.close()
 
     # The turn.
@@ -194,6 +208,11 @@ class Journals:
     def has_come(self) -> bool:
         """Whether something is to be taken in."""
         return bool(self._come)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be taken in or to be read."""
+        return not self._come and not list(self._has_come())
 
     def arriving(self) -> Counter[str]:
         """Return how many jobs each category gets when all that has come is taken in."""
@@ -211,15 +230,17 @@ class Journals:
             return max(0.0, self._look_at - now)
         return _LOOK_S if self._slots else math.inf  # should a ring get lost
 
-    def request(self, now: float) -> Request | None:
-        """Return what the turn is to take in; None without anything.
+    def request(self, now: float, *, is_behind: bool) -> Request | None:
+        """Return what the turn is to take in; None without anything. `is_behind` says that the turn has other
+        requests, which must not come before it, however lately there was no room.
 
         An entry that was written while we read is left for the next time: another journal, read before,
-        may hold one that is older. Not for ever: a client's clock may be that of another namespace.
+        may hold one that is older. What was read earlier is not: its time may be that of another boot.
         """
-        is_stuck = now > self._come_at + _LOOK_S
-        entries = [entry for entry in self._come if entry.at <= self._until or is_stuck]
-        self._asked = request_of(entries) if entries and now >= self._again_at else None
+        new = (entry for entry in self._come[self._earlier :] if entry.at <= self._until)
+        entries = [*self._come[: self._earlier], *new]
+        is_wanted = is_behind or now >= self._again_at
+        self._asked = request_of(entries) if entries and is_wanted else None
         return self._asked
 
     def forgotten(self) -> list[str]:
@@ -244,18 +265,15 @@ class Journals:
                 self._board.set_taken(slot, ends[reader.name])
 
     def _put_off(self, refused: Refused, store: JobStore, now: float) -> None:
-        """Try again later where there is no room; have what can never be taken in set aside."""
+        """Try again later, without what the store has already."""
+        if now >= self._again_at:
+            log.warning("what clients have dispatched waits in their journals: %s", refused.reason)
         self._again_at = now + _NO_ROOM_S
         if refused.kind == "StoreFull":
-            self._close_board(is_closed=True)  # they are refused as well, then
-            log.warning("what clients have dispatched waits in their journals: %s", refused.reason)
+            self._close_board(is_closed=True)  # they are refused too, then
             return
         marks = store.journals()
-        firsts = {entry.journal: entry.number for entry in reversed(self._come)}
-        for reader in [*self._slots.values(), *self._alone.values()]:
-            if firsts.get(reader.name, 0) not in (0, marks.get(reader.name, 0) + 1):
-                self._come = [entry for entry in self._come if entry.journal != reader.name]
-                self._give_up(reader, refused.reason)
+        self._come = [entry for entry in self._come if entry.number > marks.get(entry.journal, 0)]
 
     def shut(self) -> None:
         """Have clients ask the node instead: it is about to stop."""
@@ -269,6 +287,8 @@ class Journals:
     def take_in_rest(self, store: JobStore, now: int) -> None:
         """Take in what has come since the last turn, and let go: `now` is in UTC microseconds."""
         self.close()
+        if not self._is_open:
+            return  # the journals there are those of another store
         with contextlib.suppress(NotCommitted):  # it is on disk: the next node has it
             take_in(store, self._folder.parent, now)
 

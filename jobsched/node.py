@@ -187,8 +187,8 @@ class Node:
         timeout_s = self._timeout()
         self._loop.wait(timeout_s if self._journals.is_quiet() else 0.0)
         now, at = self._clock.monotonic(), self._clock.now()
-        self._journals.gather(now)
         self._crew.look()
+        self._journals.gather(now)  # when all else is heard: nobody has dispatched after what is missed here
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
         ended: list[bytes] = []
@@ -302,10 +302,11 @@ class Node:
         is_due = requests or release or is_wanted or prune or firings or self._is_to_take_in(now)
         if not (is_due or self._crew.has_news or self._decisions):
             return None
-        from_journals = self._journals.request(now)
+        outcomes, give_back = self._crew.take_news()
+        is_behind = bool(requests) or any(outcome.carried for outcome in outcomes)
+        from_journals = self._journals.request(now, is_behind=is_behind)
         if from_journals is not None:
             requests.append(from_journals)
-        outcomes, give_back = self._crew.take_news()
         decisions, self._decisions = self._decisions, []
         return Turn(
             now=at,
@@ -382,7 +383,7 @@ class Node:
         """
         if not self._pool.preloader.is_loaded or self._crew.has_news or self._keeper.is_looking:
             return False
-        if self._scheduler.is_due(self._clock.now()) or self._journals.has_come:
+        if self._scheduler.is_due(self._clock.now()) or not self._journals.is_empty:
             return False
         for name, stats in self._stats.items():
             if name in self._config.categories and not stats.paused:

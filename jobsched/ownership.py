@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobsched import fence, holders
 from jobsched.config import Config
-from jobsched.errors import NodeRunning
+from jobsched.errors import NodeRunning, NotCommitted
 from jobsched.journal.intake import take_in
 from jobsched.listener import Listener, room_for_clients
 from jobsched.locks import lock_file, try_lock
@@ -73,7 +73,8 @@ def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[O
         held = fence.wait_free(place, store.in_progress())
         recovered = store.recover(now, held)
         if config.store.kind == "lmdb":
-            take_in(store, place, now)
+            with contextlib.suppress(NotCommitted):  # the node itself waits for room, and goes on
+                take_in(store, place, now)
         fence.clear(place)  # only now: a node killed before must find them again
         if recovered.put_back or held:
             log.warning(

@@ -3,12 +3,14 @@
 Its client writes the next entry behind the last one, or at the beginning again once all of them are in the
 store. So the entries from the beginning on have consecutive numbers, and what follows them is older or
 torn. The file has its full length on disk before it is used: an append changes nothing but its own bytes,
-and needs no room.
+and needs no room. The checksums begin with the journal's name, which nobody can guess: else the arguments
+of a job could hold what looks like an entry, where older entries lie behind the last one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import uuid
@@ -27,9 +29,11 @@ __all__ = [
     "Entry",
     "create",
     "journal_files",
+    "key_of",
     "open_journal",
     "packed",
     "read_entries",
+    "write",
 ]
 
 LENGTH = 256 << 10
@@ -56,13 +60,24 @@ class Entry(NamedTuple):
     end: int
 
 
-def packed(number: int, at: int, body: bytes) -> bytes:
+def key_of(name: str) -> int:
+    """Return what the checksums of a journal of that name begin with."""
+    return zlib.crc32(name.encode())
+
+
+def packed(key: int, number: int, at: int, body: bytes) -> bytes:
     """Return an entry as it is in the file."""
-    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(number, at, len(body))))
+    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(number, at, len(body)), key))
     return _HEAD.pack(number, at, len(body), checksum) + body
 
 
-def read_entries(handle: int, number: int, offset: int = START) -> Iterator[Entry]:
+def write(handle: int, data: bytes, offset: int) -> None:
+    """Write all of something. Raises OSError, also if a limit or the disk has taken only a part of it."""
+    if os.pwrite(handle, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, "a journal was written in part")
+
+
+def read_entries(handle: int, key: int, number: int, offset: int = START) -> Iterator[Entry]:
     """Yield the entries from a number on that lie one behind the other from an offset on, up to where one
     is missing, or not whole. From the beginning on, earlier ones are passed over.
 
@@ -72,7 +87,7 @@ def read_entries(handle: int, number: int, offset: int = START) -> Iterator[Entr
     data, at = b"", 0
     expected = 0 if offset == START else number
     while True:
-        entry = _entry(data, at, expected)
+        entry = _entry(data, at, expected, key)
         if isinstance(entry, Entry):
             at, expected = entry.end, entry.number + 1
             if entry.number >= number:
@@ -83,7 +98,7 @@ def read_entries(handle: int, number: int, offset: int = START) -> Iterator[Entr
             return
 
 
-def _entry(data: bytes, at: int, expected: int) -> Entry | int:
+def _entry(data: bytes, at: int, expected: int, key: int) -> Entry | int:
     """Return the entry at a place in what was read; or else how many bytes more that takes, 0 where there
     is none. If a number is expected, it is that one.
     """
@@ -97,7 +112,7 @@ def _entry(data: bytes, at: int, expected: int) -> Entry | int:
     if end > len(data):
         return end - len(data)
     content = data[body:end]
-    if zlib.crc32(content, zlib.crc32(data[at : at + _CHECKED.size])) != checksum:
+    if zlib.crc32(content, zlib.crc32(data[at : at + _CHECKED.size], key)) != checksum:
         return 0
     return Entry(number, time, content, end)
 
@@ -112,7 +127,7 @@ def create(directory: Path) -> tuple[str, int]:
     handle = os.open(making, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try_lock(handle)  # nobody else knows it yet
-        os.pwrite(handle, _MAGIC.ljust(LENGTH, b"\0"), 0)  # not only reserved: no flush has to note it
+        write(handle, _MAGIC.ljust(LENGTH, b"\0"), 0)  # not only reserved: no flush has to note it
         os.fsync(handle)
         making.rename(directory / f"{name}.journal")
         for place in (directory, directory.parent):
@@ -128,9 +143,11 @@ def create(directory: Path) -> tuple[str, int]:
 def open_journal(file: Path) -> int:
     """Return a handle for reading a journal. Raises OSError; ValueError for what is none."""
     handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if os.pread(handle, len(_MAGIC), 0) != _MAGIC:
-        os.close(handle)
-        raise ValueError(f"{file} is no journal that this jobsched can read")
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, handle)
+        if os.pread(handle, len(_MAGIC), 0) != _MAGIC:
+            raise ValueError(f"{file} is no journal that this jobsched can read")
+        stack.pop_all()
     return handle
 
 

@@ -8,27 +8,30 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from jobsched.errors import StoreError
 from jobsched.journal.file import journal_files
 from jobsched.journal.reader import Dispatched, Reader, request_of
 from jobsched.store.base import JobStore, Refused, Turn
 from jobsched.store.place import JOURNALS, sync_directory
 
-__all__ = ["dropped", "opened", "set_aside", "take_in"]
+__all__ = ["dropped", "opened", "outlived", "set_aside", "take_in"]
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1000  # entries of one transaction
 
 
-def take_in(store: JobStore, place: Path, now: int) -> None:
-    """Put into a store what the journals beside it hold; those whose clients are gone are deleted.
+def take_in(store: JobStore, place: Path, now: int) -> Refused | None:
+    """Put into a store what the journals beside it hold; those whose clients are gone are deleted. Return why
+    not all of it is in the store, if so: what finds no room stays where it is, and nothing that was
+    dispatched later may be added before it.
 
-    `place` is the store's directory, `now` in UTC microseconds. Only for who holds writers.lock. What
-    finds no room stays where it is. Raises what `JobStore.apply` does.
+    `place` is the store's directory, `now` in UTC microseconds. Only for who holds writers.lock. Raises what
+    `JobStore.apply` does, StoreError if a journal cannot be opened.
     """
     folder = place / JOURNALS
     if not folder.is_dir():
-        return
+        return None
     readers = opened(folder, store)
     with contextlib.ExitStack() as stack:
         for reader in readers:
@@ -39,15 +42,19 @@ def take_in(store: JobStore, place: Path, now: int) -> None:
             [reply] = store.apply(Turn(now=now, requests=[request_of(part)])).replies
             if isinstance(reply, Refused):
                 log.warning("journals of %s are not taken in: %s", place, reply.reason)
-                return
-        forgotten = dropped(folder, gone)
-        forgotten += store.journals().keys() - {file.stem for file in journal_files(folder)}
+                return reply
+        dropped(folder, gone)
+        forgotten = outlived(folder, store)
         if forgotten:
-            store.apply(Turn(now=now, forget_journals=sorted(set(forgotten))))
+            store.apply(Turn(now=now, forget_journals=forgotten))
+    return None
 
 
 def opened(folder: Path, store: JobStore) -> list[Reader]:
-    """Return a reader of each journal in a directory of them, from behind what the store has."""
+    """Return a reader of each journal in a directory of them, from behind what the store has.
+
+    Raises StoreError if one cannot be opened now.
+    """
     marks = store.journals()
     readers: list[Reader] = []
     for path in journal_files(folder):
@@ -55,9 +62,23 @@ def opened(folder: Path, store: JobStore) -> list[Reader]:
             readers.append(Reader(path, marks.get(path.stem, 0)))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             set_aside(path, str(error))
+        except OSError as error:  # too many open files, say: nothing is wrong with the journal
+            for reader in readers:
+                reader.close()
+            raise StoreError(f"cannot open the journal {path}: {error}") from error
     return readers
+
+
+def outlived(folder: Path, store: JobStore) -> list[str]:
+    """Return the journals of which a store has a mark, and whose files are gone, from the disk too: a file
+    that came back without its mark would be taken in again.
+    """
+    gone = sorted(store.journals().keys() - {file.stem for file in journal_files(folder)})
+    if gone:
+        sync_directory(folder)
+    return gone
 
 
 def dropped(folder: Path, readers: list[Reader]) -> list[str]:
@@ -82,6 +103,7 @@ def set_aside(path: Path, why: str) -> None:
 
 def _read(reader: Reader) -> Iterator[Dispatched]:
     try:
-        yield from reader.read()
+        while found := reader.read():  # which ends before what cannot be read: that is told the next time
+            yield from found
     except ValueError as error:
         set_aside(reader.path, str(error))

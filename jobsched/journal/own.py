@@ -15,8 +15,7 @@ from jobsched.store.place import JOURNALS
 __all__ = ["OwnJournal"]
 
 _OFTEN = 8  # calls of a process: for fewer no journal is worth its making
-_NOT_NOW_S = 0.1  # says a node that is not ready
-_NO_ROOM_S = 60.0
+_WAITS_S = (0.1, 60.0)  # after a node has said that it wants none now, and at most
 
 
 class OwnJournal:
@@ -27,6 +26,7 @@ class OwnJournal:
         self._folder = place / JOURNALS
         self._calls = 0
         self._again_at = 0.0  # monotonic
+        self._wait_s = _WAITS_S[0]
         self._journal: Journal | None = None
         self._node: Node | None = None
 
@@ -57,17 +57,18 @@ class OwnJournal:
         self._calls += 1
         if self._calls < _OFTEN or time.monotonic() < self._again_at:
             return None
-        self._again_at = time.monotonic() + _NOT_NOW_S
+        self._again_at = time.monotonic() + self._wait_s  # unless all goes well
+        self._wait_s = min(2 * self._wait_s, _WAITS_S[1])
         if self._journal is None:
             with contextlib.suppress(OSError):  # no room, or not our directory: there is another way
                 if self._folder.parent.stat().st_uid == os.geteuid():
                     self._journal = Journal(self._folder)
         if self._journal is None:
-            self._again_at = time.monotonic() + _NO_ROOM_S
             return None
         if not self._journal.attach(node):
+            self.close()  # who knows whether it will ever be wanted; without us nobody would delete it
             return None
-        self._node, self._again_at = node, 0.0
+        self._node, self._again_at, self._wait_s = node, 0.0, _WAITS_S[0]
         return self._journal
 
     def detach(self) -> None:

@@ -37,10 +37,13 @@ class Reader:
         self.name = path.stem
         self._handle = file.open_journal(path)
         self.next = after + 1
+        self._key = file.key_of(self.name)
         self._offset = file.START
 
     def read(self) -> list[Dispatched]:
-        """Return the entries that have come. Raises ValueError if the next one is whole and holds no jobs."""
+        """Return the entries that have come. Raises ValueError if the next one is whole and holds no jobs, or
+        is not the next one.
+        """
         found = self._found(self._offset)
         if not found and self._offset != file.START:  # the client has begun again, as all were in the store
             found = self._found(file.START)
@@ -48,7 +51,9 @@ class Reader:
 
     def _found(self, offset: int) -> list[Dispatched]:
         found: list[Dispatched] = []
-        for entry in file.read_entries(self._handle, self.next, offset):
+        for entry in file.read_entries(self._handle, self._key, self.next, offset):
+            if entry.number != self.next:
+                raise ValueError(f"{self.path} goes on with entry {entry.number:,}, not with {self.next:,}")
             try:
                 jobs = _decode(entry.body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -49,6 +49,8 @@ class Journal:
         """Make one in a directory of journals. Raises OSError."""
         self._directory = directory
         self._name, self._handle = file.create(directory)
+        self._file = directory / f"{self._name}.journal"
+        self._key = file.key_of(self._name)
         self._number = 0
         self._offset = file.START
         self._node: Node | None = None
@@ -107,7 +109,8 @@ class Journal:
     def append(self, requests: Sequence[Request]) -> bool:
         """Write requests; they are on disk on return. False, and nothing is written, if there is no room.
 
-        Raises ConnectionError if the node has gone, before anything is written; OSError.
+        Raises ConnectionError if the node has gone. What is written by then is no less on disk, but jobs
+        dispatched later may come before it: ask again. Raises OSError.
         """
         assert self._node is not None
         assert self._board is not None
@@ -120,18 +123,20 @@ class Journal:
             if len(body) > file.MOST_BYTES:
                 return False
             number += 1
-            entries += file.packed(number, time.monotonic_ns(), body)
+            entries += file.packed(self._key, number, time.monotonic_ns(), body)
         if offset + len(entries) > file.LENGTH:
             return False
         if not self._node.is_silent():
             raise ConnectionResetError("the node is gone")
-        os.pwrite(self._handle, entries, offset)
+        file.write(self._handle, entries, offset)
         self._board.set_written(self._slot, number)
         is_rung = self._ring()  # the node wakes up during the flush
         os.fdatasync(self._handle)
         if not is_rung:
             self._ring()  # it may have gone to sleep just then, and not have seen the entry
         self._number, self._offset = number, offset + len(entries)
+        if not self._node.is_silent():  # the next one may have read all journals before we wrote
+            raise ConnectionResetError("the node has gone meanwhile")
         return True
 
     def _ring(self) -> bool:
@@ -145,9 +150,13 @@ class Journal:
 
     def close(self) -> None:
         """Let go of it: the node deletes the file when all of it is in the store."""
-        self.detach()
         if not self._number:  # no node may have heard of it
-            (self._directory / f"{self._name}.journal").unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Drop the handle and the board, and leave the file as it is."""
+        self.detach()
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -155,10 +164,10 @@ class Journal:
 
 def _close_in_child() -> None:
     """Let go of the journals that a fork has copied: they are the parent's, and as good as locked while
-    anybody has their handles.
+    anybody has their handles. Their files are the parent's too, also those it has not written to.
     """
     for journal in list(_inherited):
-        journal.close()
+        journal.let_go()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

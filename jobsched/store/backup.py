@@ -198,6 +198,10 @@ def restore(
             aside = _set_aside(path, now)
             (path / "lock.mdb").unlink(missing_ok=True)  # its readers were those of the other file
             incoming.rename(path / _DATA)
+            if aside is not None:  # what clients have in their journals belongs to that file
+                with contextlib.suppress(FileNotFoundError):
+                    (path / JOURNALS).rename(aside / JOURNALS)
+                    sync_directory(aside)
         finally:
             incoming.unlink(missing_ok=True)
         sync_directory(path)
@@ -252,8 +256,6 @@ def _named_twice(file: Path, wanted: Path) -> Path:
     except OSError:
         folder.rmdir()
         raise
-    with contextlib.suppress(FileNotFoundError):  # what clients have in their journals belongs to this file
-        file.with_name(JOURNALS).rename(folder / JOURNALS)
     sync_directory(folder)
     sync_directory(folder.parent)
     return folder

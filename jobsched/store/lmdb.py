@@ -151,21 +151,23 @@ class LmdbStore:
 
     def _without_room(self, turn: Turn) -> dict[int, str]:
         """Return the places of the requests for which there is no room, and why; that of the firings is
-        behind them all.
+        behind them all. Without room for journals' entries there is none for what was dispatched later.
         """
         refused: dict[int, str] = {}
         unfinished = self._unfinished()
         needed = needed_for_outcomes(turn.outcomes)
         if turn.outcomes:
             self._space.refusal(needed, unfinished)  # whether to save
-        for place, request in enumerate(turn.requests):
+        behind: str | None = None
+        for place, request in sorted(enumerate(turn.requests), key=lambda entry: not entry[1].taken):
             if adds(request):
                 size = needed_for(request.jobs) + needed_for_schedules(request.schedules)
-                why = self._space.refusal(needed + size, unfinished)
+                why = behind or self._space.refusal(needed + size, unfinished)
                 if why is None:
                     needed += size
                 else:
                     refused[place] = why
+                    behind = why if request.taken else behind
         if turn.firings:
             why = self._space.refusal(needed + needed_for_firings(turn.firings), unfinished)
             if why is not None:

@@ -25,6 +25,7 @@ from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store import lmdb_requests, memory
 from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
+from jobsched.store.journal_marks import Span
 from jobsched.store.memory import MemoryStore
 from jobsched.store.moves import Watch
 from jobsched.store.retention import Prune
@@ -35,6 +36,7 @@ IDS = [bytes.fromhex(f"{n % 5:06x}{n * 7919 % 10007:020x}{n % 3:06x}") for n in 
 # Whole turns are under test here, not what a flush costs.
 MEMORY = Path("/dev/shm")
 CATEGORIES = ["mail", "reports", "ünï"]
+JOURNALS = ["1a" * 16, "2b" * 16]
 
 categories = st.sampled_from(CATEGORIES)
 ids = st.integers(0, len(IDS) - 1).map(IDS.__getitem__)
@@ -146,6 +148,20 @@ class StoresAgree(RuleBasedStateMachine):
     def work(self, step, room):
         self.turn(step, release=9, room=room)
 
+    @rule(
+        step=steps,
+        journal=st.sampled_from(JOURNALS),
+        first=st.sampled_from([1, 1, 1, 0, 2]),
+        length=st.integers(0, 2),
+        jobs=st.lists(new_jobs, max_size=3),
+        forgotten=st.just([]) | st.just([]) | st.lists(st.sampled_from(JOURNALS), max_size=1),
+    )
+    def take_in(self, *, step, journal, first, length, jobs, forgotten):
+        """Take in entries of a journal: mostly those that come next."""
+        first += self.model.journals().get(journal, 0)
+        span = Span(journal, first, first + length)
+        self.turn(step, asked=[{"jobs": jobs, "taken": [span]}], forgotten=forgotten)
+
     @precondition(lambda self: self.model.in_progress())
     @rule(step=steps, ended=st.lists(outcomes, min_size=1, max_size=4))
     def finish(self, step, ended):
@@ -175,7 +191,20 @@ class StoresAgree(RuleBasedStateMachine):
     def do_all(self, *, step, **parts):
         self.turn(step, **parts)
 
-    def turn(self, step, *, asked=(), cancel=(), ended=(), back=(), release=0, room=(), decided=(), prune=()):
+    def turn(
+        self,
+        step,
+        *,
+        asked=(),
+        cancel=(),
+        ended=(),
+        back=(),
+        release=0,
+        room=(),
+        decided=(),
+        prune=(),
+        forgotten=(),
+    ):
         """Apply one turn to both stores."""
         self.now += step
         turn = Turn(
@@ -187,6 +216,7 @@ class StoresAgree(RuleBasedStateMachine):
             release=release,
             slots=room,
             prune=prune,
+            forget_journals=forgotten,
             watch=self.watch,
         )
         expected = self.model.apply(turn)
@@ -265,6 +295,7 @@ class StoresAgree(RuleBasedStateMachine):
     @invariant()
     def all_jobs_are_equal(self):
         assert counted(self.durable.stats()) == counted(self.model.stats())
+        assert self.durable.journals() == self.model.journals()
         for name, found in self.model.stats().items():
             assert found.ready <= 0 or self.durable.stats()[name].ready > 0
         for job_id in self.known:

@@ -1,5 +1,6 @@
 """Clients that can be killed: forks of this process, which has imported everything already."""
 
+import contextlib
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from history import Ledger
 from nodes import eventually
 
 from jobsched import Dispatcher
+from jobsched.journal.file import START, journal_files
 from jobsched.linux import die_with_parent
 
 PATIENCE_S = 120.0
@@ -60,8 +62,15 @@ def _work(config: Path, ledger: Path, work: Work, parent: int) -> int:
 class Crowd:
     """Some clients at work at the same time, replaced as they are killed."""
 
-    def __init__(self, config: Path, folder: Path, work: Callable[[str, int], Work], size: int) -> None:
-        """`work` gives what a client does, for its name and a seed."""
+    def __init__(
+        self,
+        config: Path,
+        folder: Path,
+        work: Callable[[str, int], Work],
+        size: int,
+        journals: Path | None = None,
+    ) -> None:
+        """`work` gives what a client does, for its name and a seed; `journals` is where theirs are."""
         self._config = config
         self._folder = folder
         self._work = work
@@ -69,7 +78,21 @@ class Crowd:
         self._started = 0
         self.clients: list[Client] = []
         self.unexpected_ends: list[int] = []
+        self._journals = journals
+        self._seen: set[str] = set()
         folder.mkdir()
+
+    @property
+    def journals(self) -> int:
+        """How many journals were seen that had been written to."""
+        return len(self._seen)
+
+    def look_for_journals(self) -> None:
+        """Look for journals that clients use, or have left."""
+        for file in journal_files(self._journals) if self._journals else ():
+            with contextlib.suppress(FileNotFoundError):
+                if any(file.read_bytes()[START : START + 8]):
+                    self._seen.add(file.stem)
 
     def fill(self, rng: random.Random) -> None:
         """Start the clients that are missing."""

@@ -31,8 +31,9 @@ static void begin(void)
     real_close(file);
 }
 
-static void tracked_anew(int flags)
+static void tracked_anew(int file, int flags)
 {
+    (void)file;
     (void)flags;
 }
 

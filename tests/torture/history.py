@@ -6,6 +6,7 @@ label names one job: the first argument of its task.
 """
 
 import os
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -19,6 +20,8 @@ from jobsched.dispatcher import PreparedJob
 from jobsched.job import State
 from jobsched.job_id import format_id
 from jobsched.store.base import Query
+
+_NEVER = 1 << 62
 
 
 class Ledger:
@@ -44,11 +47,12 @@ class Ledger:
             f"try {self._batches} {format_id(job.id)} {job.category} {label}\n"
             for job, label in zip(jobs, labels, strict=True)
         ]
-        os.write(self._file, "".join([*lines, f"send {self._batches}\n"]).encode())
+        sent = f"send {self._batches} {time.monotonic_ns()}\n"
+        os.write(self._file, "".join([*lines, sent]).encode())
         return self._batches
 
     def acknowledge(self, batch: int) -> None:
-        os.write(self._file, f"ack {batch}\n".encode())
+        os.write(self._file, f"ack {batch} {time.monotonic_ns()}\n".encode())
         os.fdatasync(self._file)
 
     def close(self) -> None:
@@ -56,7 +60,9 @@ class Ledger:
 
 
 class Tried(NamedTuple):
-    """A job that a client has tried to dispatch; `place` orders those of one ledger."""
+    """A job that a client has tried to dispatch; `place` orders those of one ledger. `sent` and `returned`
+    are times of the machine's monotonic clock, in nanoseconds.
+    """
 
     id: str
     label: str
@@ -64,17 +70,28 @@ class Tried(NamedTuple):
     batch: tuple[str, int]
     place: int
     acknowledged: bool
+    sent: int
+    returned: int
 
 
 def read_ledger(path: Path) -> list[Tried]:
     """Return what a client has tried. A batch that was not sent is none."""
     text = path.read_text()
     lines = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
-    sent = {int(line[1]) for line in lines if line[0] == "send"}
-    acknowledged = {int(line[1]) for line in lines if line[0] == "ack"}
+    sent = {int(line[1]): int(line[2]) for line in lines if line[0] == "send"}
+    acknowledged = {int(line[1]): int(line[2]) for line in lines if line[0] == "ack"}
     tried = [line for line in lines if line[0] == "try" and int(line[1]) in sent]
     return [
-        Tried(job, label, category, (path.name, int(batch)), place, int(batch) in acknowledged)
+        Tried(
+            job,
+            label,
+            category,
+            (path.name, int(batch)),
+            place,
+            int(batch) in acknowledged,
+            sent[int(batch)],
+            acknowledged.get(int(batch), _NEVER),
+        )
         for place, (_, batch, job, category, label) in enumerate(tried)
     ]
 
@@ -233,4 +250,22 @@ class History:
                 if sequence < last.get(key, 0):
                     found.append(job.label)
                 last[key] = sequence
+        return found
+
+    def out_of_dispatch_order(self, category: str) -> list[str]:
+        """Return the labels of jobs of a category whose place is behind one that was sent, by whichever
+        client, only after their own dispatch had returned. For jobs that never failed and had no delay.
+        """
+        found = []
+        jobs = [
+            job
+            for job in self.tried.values()
+            if job.id in self.stored and self.stored[job.id].category == category
+        ]
+        latest_sent, overtaker = 0, ""
+        for job in sorted(jobs, key=lambda job: self.stored[job.id].sequence):
+            if job.returned < latest_sent:
+                found.append(f"{job.label} behind {overtaker}")
+            if job.sent > latest_sent:
+                latest_sent, overtaker = job.sent, job.label
         return found

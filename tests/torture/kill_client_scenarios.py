@@ -11,6 +11,7 @@ from scenario import Figure, Torture, scenario
 from structure import structural_problems
 
 from jobsched import Dispatcher
+from jobsched.store.place import JOURNALS
 
 CLIENTS = 4
 KILLS_IN_TWO_PHASES = 250
@@ -30,7 +31,7 @@ def kill_clients(torture: Torture, kills: int, acknowledged: int) -> dict[str, F
     """kill -9 of dispatching clients, with a node and without: acknowledged is stored and done, once."""
     project = torture.project()
     ledgers = torture.folder / "ledgers"
-    crowd = Crowd(project.config, ledgers, dispatching, CLIENTS)
+    crowd = Crowd(project.config, ledgers, dispatching, CLIENTS, project.store_path / JOURNALS)
     done = {"through_node": 0, "directly": 0}
     phases = 2 * -(-kills // KILLS_IN_TWO_PHASES)
     for phase in range(phases):
@@ -50,7 +51,8 @@ def kill_clients(torture: Torture, kills: int, acknowledged: int) -> dict[str, F
     broken = structural_problems(project.store_path)
     torture.check(project.run_until_idle(300) == 0, "the jobs could not all be done")
     broken += structural_problems(project.store_path)
-    killed = {f"kills_{way}": count for way, count in done.items()}
+    torture.check(crowd.journals, "no client that was killed had written to a journal")
+    killed = {f"kills_{way}": count for way, count in done.items()} | {"journals_of_killed": crowd.journals}
     return killed | judged(torture, History.of(project, ledgers), broken)
 
 
@@ -111,6 +113,7 @@ def kill_some(torture: Torture, crowd: Crowd, kills: int) -> int:
         time.sleep(torture.rng.expovariate(1 / PAUSE_S))
         victims = torture.rng.sample(crowd.clients, min(torture.rng.choice(AT_ONCE), kills - done))
         crowd.kill(victims)
+        crowd.look_for_journals()
         done += len(victims)
     return done
 
@@ -136,5 +139,8 @@ def judged(torture: Torture, history: History, broken: list[str]) -> dict[str, F
         **history.wrongs(),
         run_twice=history.doubled(),
         out_of_order=history.out_of_client_order(),
+        out_of_dispatch_order=[
+            label for name in ("mail", "reports") for label in history.out_of_dispatch_order(name)
+        ],
         structural_problems=broken,
     )

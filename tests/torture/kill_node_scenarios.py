@@ -18,6 +18,7 @@ from structure import structural_problems
 from jobsched import Dispatcher
 from jobsched.job_id import format_id
 from jobsched.store.lmdb import LmdbStore
+from jobsched.store.place import JOURNALS
 
 BATCHES = (1, 1, 1, 2, 5)
 PAUSE_S = 0.01  # between two dispatches of a client, at most
@@ -40,7 +41,8 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
     project.configure(CATEGORIES, workers=WORKERS, tasks=["tasks", "kill_tasks"])
     ledgers = torture.folder / "ledgers"
     allowance = Allowance(torture.folder / "allowance", 0.1)
-    crowd = Crowd(project.config, ledgers, dispatching(jobs // 2, allowance), CLIENTS)
+    work = dispatching(jobs // 2, allowance)
+    crowd = Crowd(project.config, ledgers, work, CLIENTS, project.store_path / JOURNALS)
     crowd.fill(torture.rng)
     long = LongJobs(project, Ledger(ledgers / "long.ledger"))
     watch = Watch(project)
@@ -52,6 +54,7 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
         if kill % IMPORT_EVERY == 0:
             watch.import_once()
         watch.kill_a_node(torture, moment, partial(allowance.set, 0.1 + 0.9 * (kill + 1) / kills))
+        crowd.look_for_journals()
         torture.progress(f"kill-node: {kill + 1} of {kills} kills")
     long.end()
     crowd.wait(60)
@@ -61,6 +64,7 @@ def kill_node(torture: Torture, kills: int, jobs: int) -> dict[str, Figure]:
     return {
         "kills": kills,
         "kills_by_moment": moments,
+        "journals_of_clients": crowd.journals,
         **judged(torture, history, watch),
         **watch.readiness(torture),
         **torture.check_none(structural_problems=structural_problems(project.store_path)),
@@ -203,6 +207,7 @@ def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure
         overlapping=history.overlapping(),
         out_of_order=history.out_of_order("lane"),
         out_of_client_order=history.out_of_client_order(),
+        out_of_dispatch_order=[label for name in CATEGORIES for label in history.out_of_dispatch_order(name)],
         repeated_without_excuse=[
             label for label, count in repeats.items() if count > cut_off[history.labels[label].id]
         ],

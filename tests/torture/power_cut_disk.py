@@ -1,10 +1,23 @@
-"""What a disk may hold after a power cut: a file's flushed writes, and any part of the others."""
+"""What a disk may hold after a power cut: the files' flushed writes, and any part of the others."""
 
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from write_log import ALLOCATE, FLUSH, SYNC_WRITE, SYNC_WRITE_DONE, TRUNCATE, WRITE, Entry
+from write_log import (
+    ALLOCATE,
+    DIRECTORY_FLUSH,
+    FLUSH,
+    NAMED,
+    NOTE,
+    REMOVED,
+    STORE,
+    SYNC_WRITE,
+    SYNC_WRITE_DONE,
+    TRUNCATE,
+    WRITE,
+    Entry,
+)
 
 SECTOR = 512  # bytes that a disk writes whole or not at all
 
@@ -16,7 +29,46 @@ class Pending(NamedTuple):
     data: bytes
 
 
+class Image(NamedTuple):
+    """What is left of the store's file, and of the journals that have a name."""
+
+    store: bytearray
+    journals: dict[str, bytearray]
+
+
 class Disk:
+    """All files, as the entries of a log make them."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {STORE: File()}
+        self._named: dict[str, bool] = {}  # journals, on the disk
+        self._pending: dict[str, bool] = {}  # which have got or lost their names since
+
+    def take(self, entry: Entry) -> None:
+        """Do what an entry says."""
+        if entry.kind == DIRECTORY_FLUSH:
+            self._named |= self._pending
+            self._pending.clear()
+        elif entry.kind in (NAMED, REMOVED) and entry.file != STORE:
+            self._pending[entry.file] = entry.kind == NAMED
+        elif entry.kind != NOTE:
+            self._files.setdefault(entry.file, File()).take(entry)
+
+    def after_cut(self, way: str, rng: random.Random) -> Image:
+        """Return what is left if the power fails now, one of `WAYS`."""
+        chance = {"none": 0.0, "all": 1.0}.get(way, 0.5)
+        renamed = {name: is_there for name, is_there in self._pending.items() if rng.random() < chance}
+        there = [name for name, is_there in (self._named | renamed).items() if is_there]
+        store = self._files[STORE].after_cut(way, rng)
+        return Image(store, {name: self._files[name].after_cut(way, rng) for name in there})
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a cut now can leave one image only."""
+        return not self._pending and all(file.is_settled for file in self._files.values())
+
+
+class File:
     """One file, as the entries of a log make it."""
 
     def __init__(self) -> None:

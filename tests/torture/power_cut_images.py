@@ -8,6 +8,7 @@ end whoever opens it. Prints a JSON line before each image, and one after it.
 import itertools
 import json
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,15 @@ from typing import NamedTuple
 
 from invariants import Contents, problems, read_environment
 from lmdb import verify
-from power_cut_disk import WAYS, Disk
+from power_cut_disk import WAYS, Disk, Image
 from random_turns import RandomTurns
-from write_log import NAMED, NOTE, Entry, Noted, noted_in, read_entries
+from write_log import NAMED, NOTE, STORE, Entry, Noted, noted_in, read_entries
 
 from jobsched.job import State
+from jobsched.journal.intake import take_in
 from jobsched.store.base import Accepted, Request, Slot, Turn
 from jobsched.store.lmdb import LmdbStore, open_store
+from jobsched.store.place import JOURNALS
 
 PARTS = 2
 _NOW = 1 << 50
@@ -53,7 +56,7 @@ def chosen(entries: list[Entry], seed: int, images: int) -> list[Cut]:
     loose: list[int] = []
     for place, entry in enumerate(entries, 1):
         disk.take(entry)
-        if entry.kind == NAMED:
+        if entry.kind == NAMED and entry.file == STORE:
             loose.clear()  # before that there was no store
         elif not disk.is_settled:
             loose.append(place)
@@ -95,16 +98,23 @@ class Judge:
         self._seen: dict[int, list[str]] = {}  # what is wrong with rows of a digest
         self._load = RandomTurns(random.Random(0), "run")
 
-    def wrong(self, image: bytearray, known: Known) -> list[str]:
+    def wrong(self, image: Image, known: Known) -> list[str]:
         """Return what is wrong with an image, each beginning with the kind of it."""
         (self._folder / "lock.mdb").unlink(missing_ok=True)
-        (self._folder / "data.mdb").write_bytes(image)
+        (self._folder / "data.mdb").write_bytes(image.store)
+        shutil.rmtree(self._folder / JOURNALS, ignore_errors=True)
+        (self._folder / JOURNALS).mkdir()
+        for name, data in image.journals.items():
+            (self._folder / JOURNALS / f"{name}.journal").write_bytes(data)
         found = self._structure() if known.is_created else []
         try:
             store = open_store(self._folder)
         except Exception as error:  # noqa: BLE001 (whatever it is, the store was not opened)
             return [*found, f"open: {type(error).__name__}: {error}"]
         try:
+            if image.journals:
+                take_in(store, self._folder, _NOW)
+                found += [f"lost: {file.name}" for file in (self._folder / JOURNALS).glob("*.unreadable")]
             contents = read_environment(store._env)
             is_new = contents.digest not in self._seen
             return found + self._contents(contents, known) + self._going_on(store, is_new=is_new)

@@ -1,10 +1,8 @@
 """Power cuts: nothing that was acknowledged is lost, whatever part of the unflushed writes is."""
 
 import os
-import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,20 +13,16 @@ from typing import Any
 
 import preload
 from doomed import Doomed
-from nodes import eventually
+from nodes import Project, eventually
 from power_cut_images import PARTS
 from random_turns import KINDS
 from scenario import HERE, Figure, Torture, scenario
-from write_log import Noted, note
 
-from jobsched import Dispatcher
-from jobsched.errors import JobFailed
-from jobsched.job_id import parse_id
+from jobsched.journal.file import journal_files
+from jobsched.store.place import JOURNALS
 
 _TURNS = 60
 _CLIENTS = 3
-_JOBS_A_CLIENT = 40
-_SIZES = (8, 8, 100, 100, 400, 2500)
 
 
 @scenario("power-cut", quick={"images": 160, "rounds": 1}, full={"images": 24_000, "rounds": 3})
@@ -77,43 +71,38 @@ def record_turns(library: Path, store: Path, log: Path, kind: str, seed: int, *b
 
 
 def record_node(torture: Torture, library: Path, log: Path, lap: int) -> None:
-    """Record two lives of a node, with clients that say what they were told."""
+    """Record two lives of a node, with clients that have journals and say what they were told. The first
+    node is killed and another one comes, the second is stopped for a while: what it has missed is in the
+    journals alone then.
+    """
     project = torture.project(f"node-{lap}")
     project.configure({"mail": {}, "reports": {}}, tasks=["power_cut_tasks"])
-    project.environment |= preload.environment(library, TORTURE_LOG=log)
+    project.environment |= preload.environment(library, TORTURE_LOG=log, TORTURE_JOURNALS="1")
     project.environment["PYTHONPATH"] += f":{HERE}"
-    for _ in range(2):
+    for life in range(2):
         node = project.start()
-        dispatcher = project.dispatcher()
-        seeds = [torture.rng.randrange(1 << 30) for _ in range(_CLIENTS)]
-        clients = [threading.Thread(target=be_client, args=(dispatcher, log, seed)) for seed in seeds]
+        eventually(node.workers)
+        clients = [start_client(torture, project, log) for _ in range(_CLIENTS)]
+        eventually(lambda: len(journal_files(project.store_path / JOURNALS)) >= _CLIENTS)
+        time.sleep(torture.rng.uniform(0, 0.1))
+        if life == 0:
+            node.kill()
+            node = project.start()
+        else:
+            with node.stopped():
+                time.sleep(0.3)
         for client in clients:
-            client.start()
-        for client in clients:
-            client.join(60)
+            torture.check(client.wait(120) == 0, "a recorded client died")
         torture.check(node.is_alive, f"the recorded node died: {node.end_of_log}")
         node.terminate()
         eventually(lambda node=node: not node.is_alive)
     project.close()
 
 
-def be_client(dispatcher: Dispatcher, log: Path, seed: int) -> None:
-    """Dispatch jobs, wait for some, and note each answer."""
-    rng = random.Random(seed)
-    for _ in range(_JOBS_A_CLIENT):
-        task = rng.choice(("noted", "noted", "noted", "noted_retry", "noted_parent"))
-        category = rng.choice(("mail", "reports"))
-        payload = rng.randbytes(rng.choice(_SIZES))
-        args = (payload, "mail") if task == "noted_parent" else (payload,)
-        delay = rng.choice((0, 0, 0, 0.05, 3600))
-        job = dispatcher.dispatch(f"power_cut_tasks:{task}", category, delay, args=args)
-        note(log, Noted(accepted=[parse_id(job.id)]))
-        if not delay and rng.random() < 0.2:
-            try:
-                job.result(timeout=30)
-            except JobFailed:
-                continue
-            note(log, Noted(completed=[parse_id(job.id)]))
+def start_client(torture: Torture, project: Project, log: Path) -> subprocess.Popen[bytes]:
+    words = [project.config, log, torture.rng.randrange(1 << 30)]
+    command = [sys.executable, str(HERE / "power_cut_clients.py"), *map(str, words)]
+    return subprocess.Popen(command, cwd=project.folder, env=project.environment)
 
 
 def judge(torture: Torture, log: Path, memory: Path, images: int) -> Counter[str]:

@@ -14,6 +14,7 @@ from structure import structural_problems
 
 from jobsched import Dispatcher
 from jobsched.dispatcher import PreparedJob
+from jobsched.store.place import JOURNALS
 
 WORKERS = 4
 JOBS_FOR_A_STOP = 20
@@ -36,11 +37,13 @@ def stops(torture: Torture, stops: int) -> dict[str, Figure]:
     )
     ledgers = torture.folder / "ledgers"
     allowance = Allowance(torture.folder / "allowance", 1 / stops)
-    crowd = Crowd(project.config, ledgers, dispatching(stops * JOBS_FOR_A_STOP, allowance), 1)
+    work = dispatching(stops * JOBS_FOR_A_STOP, allowance)
+    crowd = Crowd(project.config, ledgers, work, 1, project.store_path / JOURNALS)
     crowd.fill(torture.rng)
     stopper = Stopper(torture, project)
     for number in range(stops):
         stopper.stop_one()
+        crowd.look_for_journals()
         allowance.set((number + 2) / stops)
         torture.progress(f"stops: {number + 1} of {stops}")
     crowd.wait(60)
@@ -48,6 +51,7 @@ def stops(torture: Torture, stops: int) -> dict[str, Figure]:
     torture.check(project.run_until_idle(300) == 0, "the jobs could not all be done")
     return {
         **stopper.figures(),
+        "journals_of_clients": crowd.journals,
         **judged(torture, History.of(project, ledgers)),
         **torture.check_none(structural_problems=structural_problems(project.store_path)),
     }
@@ -189,6 +193,7 @@ def judged(torture: Torture, history: History) -> dict[str, Figure]:
         **history.wrongs(),
         overlapping=history.overlapping(),
         out_of_order=history.out_of_order("lane"),
+        out_of_dispatch_order=history.out_of_dispatch_order("lane"),
         charged_for_a_stop=[
             f"{label}: {stored}"
             for label, stored in jobs.items()

@@ -1,5 +1,6 @@
 """The judge of the torture suite is judged: each wrong is put into a history, and found."""
 
+import re
 import time
 
 import pytest
@@ -50,19 +51,20 @@ def test_a_good_history_has_nothing_to_find(wrecked):
     assert len(good.acknowledged) == 4
     wrongs = [good.lost(), good.torn(), good.phantoms(), good.doubled(), good.overlapping()]
     wrongs += [good.out_of_order("mail"), good.out_of_client_order(), good.never_run()]
+    wrongs += [good.out_of_dispatch_order("mail")]
     assert not any(wrongs)
     assert good.unfinished() == dict.fromkeys("abcd", "pending ")
 
 
 def test_an_acknowledged_job_that_is_not_stored_is_lost_and_its_batch_torn(wrecked):
     lost = "00000000-0000-7000-8000-000000000000"
-    rewrite_ledger(wrecked, "first", lambda text: text.replace("send 1\n", f"try 1 {lost} mail e\nsend 1\n"))
+    rewrite_ledger(wrecked, "first", lambda text: text.replace("send 1 ", f"try 1 {lost} mail e\nsend 1 "))
     assert history(wrecked).lost() == {lost}
     assert history(wrecked).torn() == [("first.ledger", 1)]
 
 
 def test_what_was_not_acknowledged_may_be_missing(wrecked):
-    cut = "try 2 00000000-0000-7000-8000-000000000000 mail e\nsend 2\nac"
+    cut = "try 2 00000000-0000-7000-8000-000000000000 mail e\nsend 2 1\nac"
     rewrite_ledger(wrecked, "first", lambda text: text + cut)
     assert not history(wrecked).lost()
     assert not history(wrecked).torn()
@@ -90,6 +92,15 @@ def test_two_runs_at_once_are_seen_by_the_clock_and_by_the_lock(wrecked):
 def test_a_job_that_starts_before_its_turn_is_out_of_order(wrecked):
     write_runs(wrecked, "start a 1", "start c 1", "start b 1")
     assert set(history(wrecked).out_of_order("mail")) == {"b"}
+
+
+def test_a_job_behind_one_that_was_sent_when_its_dispatch_had_returned_is_found(wrecked):
+    """The clients are two: nothing but the times says who was first."""
+    rewrite_ledger(wrecked, "second", lambda text: re.sub(r"(send|ack) 1 \d+", r"\1 1 5", text))
+    assert history(wrecked).out_of_dispatch_order("mail") == ["c behind a", "d behind a"]
+    assert not history(wrecked).out_of_dispatch_order("reports")
+    rewrite_ledger(wrecked, "second", lambda text: text.replace("ack", "nak"))
+    assert not history(wrecked).out_of_dispatch_order("mail")
 
 
 def test_a_client_whose_jobs_were_stored_the_other_way_round_is_found(wrecked):

@@ -1,5 +1,5 @@
 /* What both preloaded libraries do: they know which open files are tracked, those whose path ends with
-   $TORTURE_FILE, and stand between a process and the C library. Whoever includes this says what else
+   $TORTURE_FILE, and journals with $TORTURE_JOURNALS, and stand between a process and the C library. Whoever includes this says what else
    `begin` finds at the start, what happens as a tracked file is `tracked_anew`, and how it is written. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,11 +13,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { UNTRACKED = 0, PLAIN = 1, SYNCHRONOUS = 2 };
-enum { MOST_FILES = 4096 };
+enum { UNTRACKED = 0, PLAIN = 1, SYNCHRONOUS = 2, DIRECTORY = 3 };
+enum { MOST_FILES = 4096, MOST_NAME = 40 };
 
 static unsigned char tracked[MOST_FILES];
-static const char *suffix;
+static char names[MOST_FILES][MOST_NAME];
+static const char *suffix, *journals;
 
 static int (*real_open)(const char *, int, ...);
 static int (*real_openat)(int, const char *, int, ...);
@@ -30,7 +31,7 @@ static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 
 static void begin(void);
-static void tracked_anew(int flags);
+static void tracked_anew(int file, int flags);
 
 __attribute__((constructor)) static void start(void)
 {
@@ -46,6 +47,7 @@ __attribute__((constructor)) static void start(void)
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     real_write = dlsym(RTLD_NEXT, "write");
     suffix = getenv("TORTURE_FILE");
+    journals = getenv("TORTURE_JOURNALS");
     begin();
 }
 
@@ -55,10 +57,31 @@ static int kind_of(int file)
     return file >= 0 && file < MOST_FILES ? tracked[file] : UNTRACKED;
 }
 
+static int ends_with(const char *path, const char *end)
+{
+    size_t length = strlen(path), wanted = end ? strlen(end) : 0;
+    return wanted && length >= wanted && !strcmp(path + length - wanted, end);
+}
+
 static int is_wanted(const char *path)
 {
-    size_t length = strlen(path), wanted = suffix ? strlen(suffix) : 0;
-    return wanted && length >= wanted && !strcmp(path + length - wanted, suffix);
+    return ends_with(path, suffix);
+}
+
+static int is_journal(const char *path)
+{
+    return journals && ends_with(path, ".journal");
+}
+
+/* The name of a file, without what follows a dot: a journal has another ending while it is made. */
+static void name_of(const char *path, char name[MOST_NAME])
+{
+    const char *last = strrchr(path, '/');
+    strncpy(name, last ? last + 1 : path, MOST_NAME - 1);
+    name[MOST_NAME - 1] = 0;
+    char *dot = strchr(name, '.');
+    if (dot)
+        memset(dot, 0, name + MOST_NAME - dot);
 }
 
 static void opened(int file, const char *path, int flags)
@@ -66,9 +89,14 @@ static void opened(int file, const char *path, int flags)
     if (file < 0 || file >= MOST_FILES)
         return;
     int kind = flags & O_DSYNC ? SYNCHRONOUS : PLAIN;
-    tracked[file] = is_wanted(path) && (flags & O_ACCMODE) != O_RDONLY ? kind : UNTRACKED;
+    int is_new = journals && ends_with(path, ".new");
+    int is_one = is_wanted(path) || is_journal(path) || is_new;
+    tracked[file] = is_one && (flags & O_ACCMODE) != O_RDONLY ? kind : UNTRACKED;
+    if (journals && flags & O_DIRECTORY && ends_with(path, "/journals"))
+        tracked[file] = DIRECTORY;
+    name_of(path, names[file]);
     if (tracked[file])
-        tracked_anew(flags);
+        tracked_anew(file, flags);
 }
 
 #define MODE_OF(flags) \

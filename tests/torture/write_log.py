@@ -8,9 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
-WRITE, SYNC_WRITE, SYNC_WRITE_DONE, FLUSH, TRUNCATE, ALLOCATE, NOTE, NAMED = range(1, 9)
+WRITE, SYNC_WRITE, SYNC_WRITE_DONE, FLUSH, TRUNCATE, ALLOCATE, NOTE, NAMED, REMOVED, DIRECTORY_FLUSH = range(
+    1, 11
+)
+STORE = "data"
+"""The store's file; the others are journals, by their names."""
 
-_head = struct.Struct("<IIQQ")
+_head = struct.Struct("<IIQQ40s")
 _WITH_DATA = (WRITE, SYNC_WRITE, NOTE)
 
 
@@ -28,13 +32,15 @@ class Noted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Entry(NamedTuple):
-    """A write with its data, a flush, a change of length (`offset` is the new one), a note; or that
-    the file, whose contents have just been logged, got its name: what was before has left nothing.
+    """A write with its data, a flush, a change of length (`offset` is the new one), a note; that the file
+    got its name, or lost it, or the directory of journals was flushed. The contents of the store's file have
+    just been logged then: what was before has left nothing.
     """
 
     kind: int
     offset: int
     data: bytes
+    file: str
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -46,7 +52,7 @@ def note(log: Path, noted: Noted) -> None:
     data = _encode(noted)
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, _head.pack(NOTE, os.getpid(), 0, len(data)) + data)
+        os.write(handle, _head.pack(NOTE, os.getpid(), 0, len(data), b"") + data)
     finally:
         os.close(handle)
 
@@ -63,8 +69,8 @@ def read_entries(log: Path) -> list[Entry]:
 def _entries(log: bytes) -> Iterator[Entry]:
     at = 0
     while at + _head.size <= len(log):
-        kind, _pid, offset, length = _head.unpack_from(log, at)
+        kind, _pid, offset, length, name = _head.unpack_from(log, at)
         at += _head.size
         data = log[at : at + length] if kind in _WITH_DATA else b""
         at += len(data)
-        yield Entry(kind, offset, data)
+        yield Entry(kind, offset, data, name.rstrip(b"\0").decode())
