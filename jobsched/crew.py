@@ -182,7 +182,7 @@ class Crew:
     def _finish(self, worker: WorkerLink) -> None:
         """Take the outcomes that a worker has brought."""
         held, outcomes = worker.held, self.outcomes
-        first, took = len(outcomes), 0
+        first = len(outcomes)
         for outcome in worker.ended():
             if not held or held[0].claim != outcome.claim:
                 self._condemn(worker, "it ended a job that it does not hold")
@@ -195,12 +195,9 @@ class Crew:
                     break
             held.popleft()
             outcomes.append(outcome)
-            took += outcome.ended_at - outcome.started_at
-        count = len(outcomes) - first
-        if count:
+        if len(outcomes) > first:
             worker.progress_at = self._clock.monotonic()
-            supervisor = self._supervisors[worker.serving or worker.home]
-            supervisor.ran(took / count / MICROSECONDS, count)
+            self.pool.note_runs(worker, outcomes[first:])
 
     def _say_end(self, worker: WorkerLink, exited: Exited | None, running: Held | None) -> None:
         name, code = (None, None) if exited is None else exit_of(exited)

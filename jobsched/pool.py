@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -19,7 +20,7 @@ from jobsched.event import WorkerLent, WorkerMoved, WorkerStarted
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
 from jobsched.report import CategoryReport
-from jobsched.store.base import CategoryStats, Claim, GiveBack, Slot
+from jobsched.store.base import CategoryStats, Claim, GiveBack, Outcome, Slot
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import WorkerLink
 
@@ -144,9 +145,9 @@ class Pool:
         for each job; return what was revoked.
 
         Whoever is likely to end its job first where one serves comes in its place: what is revoked
-        is only what it holds ahead.
+        is only what it holds ahead. If jobs are short there, `slots` offers its place behind them.
         """
-        abroad = [w for w in self.workers.values() if len(w.held) > 1 and w.serving != w.home]
+        abroad = [w for w in self.workers.values() if len(w.held) > 1 and w.is_behind_another]
         if not abroad:
             return []
         missing = Counter(waiting)
@@ -182,6 +183,10 @@ class Pool:
             if not worker.held and rest.get(worker.home, 0) <= 0:
                 free.append(worker)
                 continue
+            if self._is_next(worker, rest, now, commit_s):
+                rest[worker.home] -= 1
+                slots.append(Slot(worker.home, worker.number, 1, is_busy=True))
+                continue
             category = worker.serving if worker.held and worker.serving else worker.home
             is_wanted = category != worker.home and (  # lent, and due back
                 waiting.get(worker.home) or at_home[worker.home] < self._least(worker.home)
@@ -198,6 +203,18 @@ class Pool:
                 slots.append(Slot(category, worker.number, room, bool(worker.held)))
         slots += self._lend(free, rest, serving, now, commit_s)
         return [slot for slot in self._within_rates(slots, now) if not self._is_useless(slot)]
+
+    def _is_next(self, worker: WorkerLink, rest: Mapping[str, int], now: float, commit_s: float) -> bool:
+        """Say whether a lent worker is to take a job of its own category ahead, behind a short one."""
+        if len(worker.held) != 1 or not worker.is_behind_another or rest.get(worker.home, 0) <= 0:
+            return False
+        borrower, home = self._supervisors[worker.serving or worker.home], self._supervisors[worker.home]
+        window_s = borrower.window_s(commit_s)
+        return (
+            home.is_short(commit_s)
+            and borrower.is_short(commit_s)
+            and self._free_in_s(worker, now) < max(window_s, borrower.mean_run_s or 0.0)
+        )
 
     def _within_rates(self, slots: Iterable[Slot], now: float) -> Iterator[Slot]:
         """Leave out what the rates of the categories do not allow now."""
@@ -320,6 +337,20 @@ class Pool:
                 self._supervisors[category].started(len(share), now)
         return orphans
 
+    def note_runs(self, worker: WorkerLink, outcomes: Sequence[Outcome]) -> None:
+        """Note how long the runs took that a worker has ended just now, in their order."""
+        if worker.succeeding is not None and outcomes:  # the first of them was not of that category
+            self._note_runs(worker, outcomes[:1])
+            worker.succeed()
+            outcomes = outcomes[1:]
+        if outcomes:
+            self._note_runs(worker, outcomes)
+
+    def _note_runs(self, worker: WorkerLink, outcomes: Sequence[Outcome]) -> None:
+        took_us = sum(outcome.ended_at - outcome.started_at for outcome in outcomes)
+        supervisor = self._supervisors[worker.serving or worker.home]
+        supervisor.ran(took_us / len(outcomes) / MICROSECONDS, len(outcomes))
+
     def revoke_stuck(self, now: float, commit_s: float) -> list[GiveBack]:
         """Take back what waits behind a job that turns out to be long."""
         revoked: list[GiveBack] = []
@@ -334,11 +365,11 @@ class Pool:
         """Return the workers that hold any of some jobs."""
         return [worker for worker in self.workers.values() if any(held.job in jobs for held in worker.held)]
 
-    def revoke_from(self, categories: Collection[str]) -> list[GiveBack]:
+    def revoke_from(self, categories: AbstractSet[str]) -> list[GiveBack]:
         """Take back what has not started of some categories."""
         revoked: list[GiveBack] = []
         for worker in self.workers.values() if categories else ():
-            if worker.held and worker.serving in categories:
+            if worker.held and not categories.isdisjoint((worker.serving, worker.succeeding)):
                 revoked += worker.revoke()
         return revoked
 

@@ -99,6 +99,10 @@ class Supervisor:
             return 0
         return max(0, 1 + self._ahead(commit_s) - len(worker.held))
 
+    def is_short(self, commit_s: float) -> bool:
+        """Say whether its jobs are so short that some are given ahead."""
+        return self._ahead(commit_s) > 0
+
     def _ahead(self, commit_s: float) -> int:
         mean = self.mean_run_s
         if self._bucket is not None:

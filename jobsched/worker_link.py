@@ -48,7 +48,8 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
     """One worker process. All fields belong to the node's loop.
 
     `home` is the category that the balancer has assigned it to, `serving` the one whose jobs it
-    holds: they differ while it is lent, or has just been moved. `progress_at` is the monotonic time
+    holds: they differ while it is lent, or has just been moved. What it holds behind its running job may
+    be of another category, `succeeding`, None where it is not. `progress_at` is the monotonic time
     at which it was last seen to take or end a job, `heard_at` that of its last message. `doom` is why
     the node has it killed: what is to become of the job that it runs.
     """
@@ -57,6 +58,7 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self.number = number
         self.home = home
         self.serving: str | None = None
+        self.succeeding: str | None = None
         self.is_ready = False
         self.is_leaving = False
         self.pid = 0  # until it is ready
@@ -109,7 +111,10 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         """Give the worker jobs to run after those that it holds."""
         if not self.held:
             self.progress_at = now
-        self.serving = category
+        if not self.held:
+            self.serving = category
+        elif category != self.serving:
+            self.succeeding = category
         self.held.extend([Held(claim.job, claim.number) for claim in claims])
         for part in _parts(claims):
             self.send(wire.Work(part))
@@ -122,8 +127,18 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         if count == 0:
             return []
         self._generation = (self._generation + 1) % 256
+        self.succeeding = None
         self.send(wire.Drop(self._generation, count))
         return [GiveBack(held.job, held.claim) for held in self._drop_last(count)]
+
+    def succeed(self) -> None:
+        """Note that the job has ended behind which it holds those of another category."""
+        self.serving, self.succeeding = self.succeeding, None
+
+    @property
+    def is_behind_another(self) -> bool:
+        """Whether it is lent, and holds nothing of its own category yet."""
+        return bool(self.held) and self.serving != self.home != self.succeeding
 
     def fall(self) -> tuple[Held | None, list[GiveBack]]:
         """After the worker's death: return the job that was running, and the others.

@@ -7,7 +7,7 @@ import pytest
 from jobsched.config import parse_config
 from jobsched.job import State
 from jobsched.pool import Pool, waiting
-from jobsched.store.base import CategoryStats, Claim, GiveBack, Slot
+from jobsched.store.base import CategoryStats, Claim, GiveBack, Outcome, Slot
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import WorkerLink
 
@@ -103,6 +103,10 @@ def job_id(number: int) -> bytes:
 
 def given_back(*numbers: int) -> list[GiveBack]:
     return [GiveBack(job_id(number), number) for number in numbers]
+
+
+def ran(claim: int, micros: int) -> Outcome:
+    return Outcome(job_id(claim), claim, State.COMPLETED, 1000, 1000 + micros)
 
 
 # How many, and where.
@@ -320,14 +324,61 @@ def test_a_busy_worker_that_moves_gets_no_more_where_the_minimum_needs_it(crew):
     assert it.slots(reports=100) == {}
 
 
-def test_a_lent_worker_gets_nothing_more_before_it_is_back(crew):
+def test_a_lent_worker_gets_only_a_job_of_its_own_before_it_is_back(crew):
     it = crew()
     it.target(mail=1)
     it.supervisors["mail"].mean_run_s = it.supervisors["reports"].mean_run_s = 0.0001
     it.give(1, "reports")
+    assert it.slots(mail=5, reports=5) == {1: ("mail", 1)}
+    it.give(1, "mail")
     assert it.slots(mail=5, reports=5) == {}
     it.pool.workers[1].held.clear()
     assert it.slots(mail=5, reports=5) == {1: ("mail", 21)}
+
+
+@pytest.mark.parametrize(
+    ("mail_s", "reports_s", "ran_s"),
+    [
+        (None, 0.005, 0.001),  # who knows how long one of its own takes
+        (1.0, 0.005, 0.001),
+        (0.0001, 1.0, 0.001),
+        (0.0001, 0.005, 0.02),  # it should have ended long ago: who knows when it will
+    ],
+)
+def test_a_lent_worker_takes_a_job_of_its_own_ahead_only_if_that_starts_soon_and_is_short(
+    crew, mail_s, reports_s, ran_s
+):
+    it = crew()
+    it.target(mail=1)
+    it.supervisors["mail"].mean_run_s, it.supervisors["reports"].mean_run_s = 0.0001, 0.005
+    it.give(1, "reports")
+    assert it.slots(mail=1) == {1: ("mail", 1)}
+    it.supervisors["mail"].mean_run_s, it.supervisors["reports"].mean_run_s = mail_s, reports_s
+    it.pool.workers[1].progress_at = NOW - ran_s
+    assert it.slots(mail=1) == {}
+
+
+def test_a_lent_worker_keeps_the_job_of_its_own_that_it_holds_ahead(crew):
+    it = crew()
+    it.target(mail=1)
+    it.give(1, "reports")
+    it.give(1, "mail")
+    assert (it.pool.workers[1].serving, it.pool.workers[1].succeeding) == ("reports", "mail")
+    assert it.pool.recall({"mail": 1}, NOW) == []
+    assert it.pool.revoke_from({"mail"}) == given_back(2)
+    assert it.pool.workers[1].succeeding is None
+
+
+def test_runs_count_for_the_categories_of_their_jobs(crew):
+    it = crew()
+    it.target(mail=1)
+    it.give(1, "reports")
+    it.give(1, "mail")
+    worker = it.pool.workers[1]
+    it.pool.note_runs(worker, [ran(1, 5000), ran(2, 200)])
+    assert it.supervisors["reports"].mean_run_s == pytest.approx(0.005)
+    assert it.supervisors["mail"].mean_run_s == pytest.approx(0.0002)
+    assert (worker.serving, worker.succeeding) == ("mail", None)
 
 
 def test_a_lent_worker_in_a_long_job_is_given_back_by_an_idle_one_of_the_borrower(crew):
