@@ -6,6 +6,7 @@ from jobsched.api import (
     batch,
     default_dispatcher,
     dispatch,
+    dispatch_each,
     dispatch_many,
     task,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "current_job",
     "default_dispatcher",
     "dispatch",
+    "dispatch_each",
     "dispatch_many",
     "task",
 ]

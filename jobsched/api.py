@@ -14,6 +14,7 @@ import msgspec
 
 from jobsched import definition as tasks
 from jobsched.batch import Batch
+from jobsched.bulk import Arguments
 from jobsched.dispatcher import Dispatcher, Job, PreparedJob, TaskLike
 from jobsched.errors import InvalidOption
 from jobsched.options import checked_period, checked_priority, checked_retries
@@ -26,6 +27,7 @@ __all__ = [
     "batch",
     "default_dispatcher",
     "dispatch",
+    "dispatch_each",
     "dispatch_many",
     "task",
     "use_dispatcher",
@@ -60,6 +62,10 @@ class Task(tasks.TaskDefinition, Generic[P, R], frozen=True, kw_only=True, dict=
     async def adispatch(self, *args: P.args, **kwargs: P.kwargs) -> Job:
         """`dispatch` from a coroutine."""
         return await default_dispatcher().adispatch(self, args=args, kwargs=kwargs, **dict(self.given))
+
+    def dispatch_each(self, arguments: Iterable[Arguments]) -> list[Job]:
+        """Dispatch a job for each set of arguments; see `Dispatcher.dispatch_each`."""
+        return default_dispatcher().dispatch_each(self, arguments, **dict(self.given))
 
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> PreparedJob:
         """Check and encode a job for `dispatch_many`."""
@@ -187,6 +193,17 @@ async def adispatch(
 ) -> Job:
     """`dispatch` from a coroutine."""
     return await default_dispatcher().adispatch(task, category, delay, **options)
+
+
+def dispatch_each(
+    task: TaskLike,
+    arguments: Iterable[Arguments],
+    category: str | None = None,
+    delay: float | timedelta = 0,
+    **options: Any,
+) -> list[Job]:
+    """Dispatch a job of one task for each set of arguments; see `Dispatcher.dispatch_each`."""
+    return default_dispatcher().dispatch_each(task, arguments, category, delay, **options)
 
 
 def dispatch_many(jobs: Iterable[PreparedJob]) -> list[Job]:

@@ -20,7 +20,7 @@ from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
 __all__ = ["Channel"]
 
-_RECEIVE = 1 << 18
+_RECEIVE = 1 << 16
 
 
 class Channel:

@@ -66,8 +66,9 @@ class Client(FramedSocket[wire.FromClient]):
         if isinstance(message, wire.Ring):
             return
         if isinstance(message, wire.Ask) and message.more:
-            size = sum(len(job.record) + _OBJECT_BYTES for job in message.request.jobs)
-            self._parts[message.number] = self._parts.get(message.number, 0) + size + _OBJECT_BYTES
+            jobs = message.request.jobs
+            size = sum([len(job.record) for job in jobs]) + (len(jobs) + 1) * _OBJECT_BYTES
+            self._parts[message.number] = self._parts.get(message.number, 0) + size
             return
         self._questions += 1
         if isinstance(message, wire.Ask):

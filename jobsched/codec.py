@@ -21,10 +21,12 @@ from jobsched.job import MAX_PAYLOAD, JobRecord
 
 __all__ = [
     "BadRecord",
+    "RecordForm",
     "decode_arguments",
     "decode_record",
     "decode_result",
     "encode_arguments",
+    "encode_positional",
     "encode_record",
     "encode_result",
     "seal",
@@ -34,9 +36,12 @@ __all__ = [
 _VERSION = 1
 _head = struct.Struct(">BI")  # the version and the CRC-32
 _HEAD = _head.size
+_pack_head, _crc32 = _head.pack, zlib.crc32  # to look them up takes as long as to call them
 _EMPTY = 1  # bytes of an empty list, or mapping
 
 _plain = msgspec.msgpack.Encoder()
+_encode = _plain.encode
+_NO_KWARGS = _encode({})
 _any = msgspec.msgpack.Decoder()
 _records = msgspec.msgpack.Decoder(JobRecord)
 
@@ -47,13 +52,13 @@ class BadRecord(JobschedError):
 
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
-    return _head.pack(_VERSION, zlib.crc32(body)) + body
+    return _pack_head(_VERSION, _crc32(body)) + body
 
 
 def unseal(record: bytes) -> bytes:
     """Return a record's body. Raises BadRecord when it is damaged or of another version."""
     body = record[_HEAD:]
-    if len(record) < _HEAD or _head.unpack_from(record) != (_VERSION, zlib.crc32(body)):
+    if record[:_HEAD] != _head.pack(_VERSION, _crc32(body)):
         if record[:1] != bytes((_VERSION,)):
             raise BadRecord(f"record of unknown version {record[:1].hex() or 'nothing'}")
         raise BadRecord("record fails its CRC-32 check")
@@ -63,6 +68,23 @@ def unseal(record: bytes) -> bytes:
 def encode_record(record: JobRecord) -> bytes:
     """Return a job's immutable part as stored and sent."""
     return seal(_plain.encode(record))
+
+
+class RecordForm:
+    """Encodes records that are like one of them but for their ids and arguments, in a third of the time."""
+
+    def __init__(self, record: bytes, mark: bytes) -> None:
+        """Take the form from a record in which a mark stands for the id, and for all arguments together."""
+        self._parts = unseal(record).split(mark)
+
+    def encode_all(self, job_ids: Sequence[bytes], arguments: Sequence[bytes]) -> list[bytes]:
+        """Return the records of jobs; the arguments of each are those by position and by name, encoded."""
+        before, between, behind = self._parts
+        bodies = [
+            b"".join((before, job_id, between, packed, behind))
+            for job_id, packed in zip(job_ids, arguments, strict=True)
+        ]
+        return [_pack_head(_VERSION, _crc32(body)) + body for body in bodies]
 
 
 def decode_record(data: bytes) -> JobRecord:
@@ -90,6 +112,17 @@ def encode_arguments(
     if size > MAX_PAYLOAD:
         raise PayloadTooLarge(task, size, MAX_PAYLOAD)
     return packed
+
+
+def encode_positional(each: Sequence[Sequence[Any]]) -> list[bytes] | None:
+    """Return the arguments of many jobs, which have none by name, as one msgpack each of both kinds; None
+    if that cannot be done with one of them: `encode_arguments` says why.
+    """
+    try:
+        packed = [_encode(args) + _NO_KWARGS for args in each]
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+    return packed if max(map(len, packed), default=0) <= MAX_PAYLOAD else None
 
 
 def decode_arguments(record: JobRecord) -> tuple[list[Any], dict[str, Any]]:

@@ -82,6 +82,13 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         except TypeError as error:
             raise ArgumentError(f"task {self.name!r}: {error}; it takes {self.signature}") from None
 
+    def takes(self, least: int, most: int) -> bool:
+        """Say whether the function can be called with arguments by position alone, from so few to so many;
+        False where only its signature can tell.
+        """
+        places, needed = self._plain_form
+        return needed <= least and most <= places
+
     @functools.cached_property
     def _plain_form(self) -> tuple[int, int]:
         """How many arguments the function takes by position, and how many it needs so, where nothing
@@ -110,29 +117,33 @@ class TaskDefinition(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         }
 
     @functools.cached_property
-    def _places(self) -> list[tuple[str, Any]]:
-        """The name of each parameter that is given by position, and its type to convert to, if any."""
+    def _places(self) -> Sequence[tuple[str, Any]]:
+        """The name of each parameter that is given by position, and its type to convert to, if any; empty
+        where there is nothing to convert at all.
+        """
+        converters = self._converters
         return [
-            (name, self._converters.get(name))
+            (name, converters.get(name))
             for name, one in self.signature.parameters.items()
-            if one.kind in _BY_POSITION
+            if converters and one.kind in _BY_POSITION
         ]
 
-    def convert(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Return plain arguments converted to the annotated types.
+    def fit(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return plain arguments as the function takes them, converted to the annotated types.
 
-        Raises ArgumentError naming the parameter that does not fit.
+        Raises ArgumentError if it cannot be called with them, naming the parameter that does not fit.
         """
+        most, least = self._plain_form
+        if not kwargs and least <= len(args) <= most:
+            if args and self._places:
+                args = tuple(
+                    value if kind is None else self._convert_one(name, kind, value)
+                    for value, (name, kind) in zip(args, self._places, strict=False)
+                )
+            return args, kwargs
+        self.check(args, kwargs)
         if not self._converters:
             return args, kwargs
-        if not kwargs and len(args) <= len(self._places):
-            given = zip(args, self._places, strict=False)
-            return tuple(
-                value if kind is None else self._convert_one(name, kind, value)
-                for value, (name, kind) in given
-            ), kwargs
         bound = self.signature.bind(*args, **kwargs)
         for name, kind in self._converters.items():
             if name in bound.arguments:

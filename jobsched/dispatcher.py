@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
 from jobsched.built_in import BUILT_IN, off
+from jobsched.bulk import Arguments, new_jobs
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
-from jobsched.codec import encode_arguments
 from jobsched.context import current
 from jobsched.courier import Courier
-from jobsched.definition import TaskDefinition
+from jobsched.draft import draft
 from jobsched.errors import InvalidOption, UnknownTask, rebuilt
 from jobsched.handle import Job
 from jobsched.job import State
 from jobsched.job_id import new_id
-from jobsched.options import (
-    checked_args,
-    checked_at,
-    checked_category,
-    checked_delay,
-    checked_id,
-    checked_kwargs,
-    checked_name,
-    checked_period,
-    checked_priority,
-    checked_retries,
-    checked_task_name,
-)
-from jobsched.prepared import PreparedJob, new_job, terms_of
+from jobsched.named import TaskLike
+from jobsched.options import checked_args, checked_id, checked_kwargs
+from jobsched.prepared import PreparedJob, new_job
 from jobsched.request_size import check_size
 from jobsched.schedule import ScheduleChange
-from jobsched.store.base import Accepted, Refused, Request, StoredJob
+from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
 from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 from jobsched.terms import ConcurrencyLimit, Unique
 from jobsched.trigger import Once, Trigger
@@ -50,10 +38,6 @@ if TYPE_CHECKING:
     from jobsched.transport import Transport
 
 __all__ = ["Dispatcher", "Job", "PreparedJob", "TaskLike"]
-
-_SILENT = TaskDefinition(name="", function=print)  # says nothing of its jobs: of a task not known here
-
-TaskLike = str | Callable[..., Any] | TaskDefinition
 
 
 class Dispatcher:
@@ -161,41 +145,17 @@ class Dispatcher:
         id: str | None = None,  # noqa: A002 (the glossary's word)
     ) -> PreparedJob:
         """Check and encode a job without dispatching it. Takes and raises what `dispatch` does."""
-        if isinstance(task, functools.partial):
-            args = (*task.args, *args)
-            kwargs = {**task.keywords, **checked_kwargs(kwargs)}
-            task = task.func
-        definition, task_name = self._identify(task)
         args, kwargs = checked_args(args), checked_kwargs(kwargs)
-        if definition is not None:
-            definition.check(args, kwargs)
-        names = definition.parameters if definition else ()
-        packed = encode_arguments(task_name, args, kwargs, names)
-        own = definition or _SILENT
-        category = category or own.category
-        if category is None:
-            raise InvalidOption(f"task {task_name!r} has no category of its own: pass one")
-        if type(category) is not str or category not in self.config.categories:
-            self.config.category(checked_category(category))
-        unique = Unique(key=unique) if isinstance(unique, str) else unique or own.unique
-        expires_in = expires_in or own.expires_in_s
-        return PreparedJob(
-            new_id() if id is None else checked_id(id),
-            task_name,
-            category,
-            own.priority if priority is None else checked_priority(priority),
-            0.0 if type(delay) is int and not delay else checked_delay(delay, at),
-            0 if at is None else checked_at(at),
-            packed[0],
-            packed[1],
-            None if name is None else checked_name(name),
-            None if max_retries is None else checked_retries(max_retries),
-            None if timeout is None else checked_period("timeout", timeout),
-            None if expires_in is None else checked_period("expires_in", expires_in),
-            definition is None,
-            unique,
-            terms_of(definition, task_name, packed, unique, limit, at_most_once=at_most_once),
-        )
+        if isinstance(task, functools.partial):
+            args, kwargs = (*task.args, *args), {**task.keywords, **kwargs}
+            task = task.func
+        made = draft(
+            self.config, task, category, delay, at, priority, max_retries, timeout, expires_in, unique, limit,
+            at_most_once, name,
+        )  # fmt: skip
+        packed = made.packed(args, kwargs)
+        job_id = new_id() if id is None else checked_id(id)
+        return PreparedJob(job_id, made, *packed, made.terms(*packed))
 
     def dispatch_many(
         self, jobs: Iterable[PreparedJob], *, allow_unknown: bool = False, atomic: bool = False
@@ -206,6 +166,51 @@ class Dispatcher:
         know: they are parked until one does. Raises what `dispatch` does.
         """
         return self.commit(list(jobs), (), allow_unknown=allow_unknown, atomic=atomic)
+
+    def dispatch_each(
+        self,
+        task: TaskLike,
+        arguments: Iterable[Arguments],
+        category: str | None = None,
+        delay: float | timedelta = 0,
+        *,
+        at: datetime | None = None,
+        priority: int | None = None,
+        max_retries: int | None = None,
+        timeout: float | timedelta | None = None,
+        expires_in: float | timedelta | None = None,
+        unique: str | Unique | None = None,
+        limit: ConcurrencyLimit | None = None,
+        at_most_once: bool | None = None,
+        name: str | None = None,
+        allow_unknown: bool = False,
+        atomic: bool = False,
+    ) -> list[Job]:
+        """Dispatch a job of one task for each set of arguments: a tuple or list of those by position, or a
+        dict of those by name. The fastest way to dispatch many.
+
+        The options are those of `dispatch`, for all of the jobs. Up to 100,000 jobs and 64 MiB are one
+        commit: all of them or, with an error, none. More take several, one after the other; an error then
+        says how many jobs had been dispatched before. Raises what `dispatch_many` does.
+        """
+        args: Sequence[Any] = ()
+        kwargs: Mapping[str, Any] = {}
+        if isinstance(task, functools.partial):
+            args, kwargs = task.args, task.keywords
+            task = task.func
+        made = draft(
+            self.config, task, category, delay, at, priority, max_retries, timeout, expires_in, unique, limit,
+            at_most_once, name,
+        )  # fmt: skip
+        handles: list[Job] = []
+        try:
+            for jobs in new_jobs(made, arguments, self._clock.now(), args, kwargs):
+                handles += self._commit(jobs, (), allow_unknown=allow_unknown, atomic=atomic)
+        except Exception as error:
+            if handles:
+                error.add_note(f"{len(handles):,} jobs had been dispatched before")
+            raise
+        return handles
 
     def commit(
         self,
@@ -218,20 +223,33 @@ class Dispatcher:
         """Dispatch prepared jobs and change schedules in one commit: all or nothing; with `atomic` in that
         which completes the job that runs here.
         """
+        now = self._clock.now()
+        new = [new_job(job, now) for job in jobs]
+        return self._commit(new, schedules, allow_unknown=allow_unknown, atomic=atomic)
+
+    def _commit(
+        self,
+        jobs: Sequence[NewJob],
+        schedules: Sequence[ScheduleChange],
+        *,
+        allow_unknown: bool,
+        atomic: bool,
+    ) -> list[Job]:
         if not jobs and not schedules:
             return []
         if not allow_unknown:
             self._refuse_off({job.task for job in jobs})
-        now = self._clock.now()
         limits = {name: self.config.categories[name].max_pending for name in {job.category for job in jobs}}
         request = Request(
-            jobs=[new_job(job, now) for job in jobs],
+            jobs=jobs,
             max_pending={name: limit for name, limit in limits.items() if limit is not None},
             takes_unknown=allow_unknown,
             schedules=schedules,
         )
-        reply = self._carried(request) if atomic else self.send(request)
-        return [Job(self, reply.kept.get(place, job.id)) for place, job in enumerate(jobs)]
+        kept = (self._carried(request) if atomic else self.send(request)).kept
+        if not kept:
+            return [Job(self, job.id) for job in jobs]
+        return [Job(self, kept.get(place, job.id)) for place, job in enumerate(jobs)]
 
     def _carried(self, request: Request) -> Accepted:
         """Leave a request to the completion of the job that runs here. Raises InvalidOption where none
@@ -358,37 +376,3 @@ class Dispatcher:
     def _reconnect_after_fork(self) -> None:
         if self._pid != os.getpid():
             self._connect()
-
-    def _identify(self, task: TaskLike) -> tuple[TaskDefinition | None, str]:
-        """Return the definition of a task, where this process knows it, and its name."""
-        if isinstance(task, TaskDefinition):
-            definition = task
-        elif isinstance(task, str):
-            known = tasks.lookup(task)
-            return known, task if known else checked_task_name(task)
-        elif callable(task):
-            definition = tasks.definition_of(task)
-        else:
-            raise InvalidOption(f"task must be a task, a partial of one, or a name, got {task!r}")
-        return definition, self._importable(definition)
-
-    def _importable(self, definition: TaskDefinition) -> str:
-        """Return a task's name as workers know it: a script's own functions are not theirs."""
-        if not definition.name.startswith("__main__:"):
-            return definition.name
-        _, _, qualname = definition.name.partition(":")
-        from importlib.util import find_spec  # noqa: PLC0415 (both slow to import, and for scripts alone)
-        from pathlib import Path  # noqa: PLC0415
-
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        for configured in self.config.tasks if script else ():
-            try:
-                spec = find_spec(configured)
-            except ModuleNotFoundError:  # its package is not on this script's path
-                continue
-            if spec and spec.origin and Path(spec.origin).resolve() == Path(script or "").resolve():
-                return f"{configured}:{qualname}"
-        raise InvalidOption(
-            f"task {qualname!r} is defined in the script that runs, which no worker can import: "
-            "move it to a module listed under tasks"
-        )

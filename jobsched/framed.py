@@ -15,6 +15,7 @@ from jobsched.errors import WireError
 __all__ = ["FramedSocket"]
 
 _RECEIVE = 1 << 18
+_RECEIVE_FIRST = 1 << 16  # where little is expected: memory for more is fetched from the system each time
 _HEAD = 4  # a frame's length
 _MAX_REASON = 200
 
@@ -39,6 +40,7 @@ class FramedSocket(Generic[M]):
         self._frames = wire.FrameReader()
         self._decode = msgspec.msgpack.Decoder(kinds).decode
         self._unsent = bytearray()
+        self._most = _RECEIVE_FIRST
         self.received = 0
         self.half_received = 0
 
@@ -51,9 +53,10 @@ class FramedSocket(Generic[M]):
         WireError for what is no message.
         """
         try:
-            data = self._socket.recv(_RECEIVE)
+            data = self._socket.recv(self._most)
         except BlockingIOError:
             return
+        self._most = _RECEIVE if len(data) == self._most else _RECEIVE_FIRST
         if not data:
             raise ConnectionResetError
         yield from self._messages(data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jobsched.codec import decode_result
 from jobsched.errors import JobCancelled, JobFailed, JobNotFound, ResultNotStored, ResultTimeout
 from jobsched.job import State, is_final
@@ -16,14 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["Job"]
 
 
-class Job:
+class Job(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A handle on a dispatched job."""
 
-    __slots__ = ("_dispatcher", "_id")
-
-    def __init__(self, dispatcher: Dispatcher, job_id: bytes) -> None:
-        self._dispatcher = dispatcher
-        self._id = job_id
+    _dispatcher: Dispatcher
+    _id: bytes
 
     @property
     def id(self) -> str:

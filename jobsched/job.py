@@ -89,7 +89,7 @@ class ParkedFor(enum.IntEnum):
     HELD = 5  # a worker that could not be ended may still run it
 
 
-class JobRecord(msgspec.Struct, frozen=True, array_like=True):
+class JobRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The immutable part of a job, as its dispatcher wrote it."""
 
     id: bytes

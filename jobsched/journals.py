@@ -77,6 +77,11 @@ class Journals:
 
     # Clients.
 
+    @property
+    def count(self) -> int:
+        """How many journals are open."""
+        return len(self._slots) + len(self._alone)
+
     def attach(self, client: Client, message: wire.Attach) -> None:
         """Take in what a client writes to its journal from now on, if it can be had."""
         reader = self._reader(message.journal) if self._may_attach(client, message.journal) else None
@@ -131,7 +136,7 @@ class Journals:
             return True  # no need to ring: what comes will be seen when these are taken in
         if self._slots and self._board is not None:
             self._board.is_rung_for = True
-            return not list(self._has_come())
+            return next(self._has_come(), None) is None
         return bool(self._look_at) or not self._alone
 
     def _has_come(self) -> Iterator[int]:
@@ -179,7 +184,7 @@ class Journals:
     def _end_missing(self, come: list[int]) -> None:
         """Give up journals that are said to hold more and do not: else the loop would never wait."""
         self._missed = 0
-        for slot in come:
+        for slot in self._slots.keys() & come:
             self._give_up(self._slots[slot], "an entry that its client has written is not whole")
 
     def _give_up(self, reader: Reader, why: str) -> None:

@@ -187,7 +187,7 @@ class Node:
         timeout_s = self._timeout()
         self._loop.wait(timeout_s if self._journals.is_quiet() else 0.0)
         now, at = self._clock.monotonic(), self._clock.now()
-        self._tend(now, at)
+        self._crew.look()
         self._journals.gather(now)  # when all else is heard: nobody has dispatched after what is missed here
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
@@ -195,11 +195,12 @@ class Node:
         if turn is not None and result is not None:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
-        self._is_eager = result is not None and any(self._waiting().values())
-        if self._until_idle and not self._stops and self._is_idle():
-            self.stop()
         if ended or self._reception.has_looks:
             self._reception.settle(self._store, ended)
+        self._is_eager = result is not None and any(self._waiting().values())
+        self._tend(self._clock.monotonic(), self._clock.now())  # what is due can wait for what has come
+        if self._until_idle and not self._stops and self._is_idle():
+            self.stop()
         self._audience.step(self._clock.monotonic())
         if self._report is not None:
             self._show()
@@ -232,7 +233,7 @@ class Node:
         now = self._clock.monotonic()
         if now < self._store_again_at:
             return self._store_again_at - now
-        if self._is_eager or self._crew.has_news or self._reception.has_looks:
+        if self._is_eager or self._crew.has_news or self._decisions or self._reception.has_looks:
             return 0.0
         waits = [self._waiter.timeout_s(self._clock.now()), self._warden.timeout_s(self._pool, now)]
         waits += [self._pressure.timeout_s(now), self._pool.wait_s(self._waiting(), now)]
@@ -253,7 +254,6 @@ class Node:
 
     def _tend(self, now: float, at: int) -> None:
         """Let the parts of the node do what is due."""
-        self._crew.look()
         self._crew.give_back += self._pool.revoke_stuck(now, self._commit_s)
         self._warden.step(self._pool, now)
         if self._crew.has_loaded:
@@ -288,7 +288,7 @@ class Node:
         for name, count in (self._reception.arriving() + self._journals.arriving()).items():
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
-        starts = self._drain is None and not self._pressure.is_held
+        starts = not (self._stops or self._pressure.is_held)
         self._crew.give_back += self._pool.recall(free, now) if starts else []
         self._slots = slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
@@ -296,8 +296,8 @@ class Node:
         if unparked is not None:
             requests.append(unparked)
         release = self._waiter.release(at)
-        prune = self._keeper.prune(now, at) if self._drain is None else []
-        firings = self._scheduler.firings(self._store, now, at) if self._drain is None else []
+        prune = self._keeper.prune(now, at) if not self._stops else []
+        firings = self._scheduler.firings(self._store, now, at) if not self._stops else []
         is_wanted = any(free.get(slot.category) for slot in slots)
         is_due = requests or release or is_wanted or prune or firings or self._is_to_take_in(now)
         if not (is_due or self._crew.has_news or self._decisions):
@@ -333,13 +333,13 @@ class Node:
 
     def _deliver(self, turn: Turn, result: TurnResult) -> list[bytes]:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
+        if result.claims:  # first, so that workers start while the clients are answered
+            self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         self._stats = result.stats
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
         self._keeper.learn(result.pruned, self._clock.monotonic(), is_full=result.is_full)
         self._pool.learn(result.blocked, turn.slots)
-        if result.claims:  # first, so that workers start while the clients are answered
-            self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)

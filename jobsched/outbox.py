@@ -15,8 +15,10 @@ _HEAD = 8
 SIZE = _HEAD + _RING
 """Bytes of shared memory that an outbox takes."""
 
-_HALF = 32  # bits of a mark that count the bytes; those above count the things
-_LOW = (1 << _HALF) - 1
+_BYTES = 48  # bits of a mark that count the bytes: for ever; those above count the things, and wrap
+_LOW = (1 << _BYTES) - 1
+_THING = 1 << _BYTES
+_ALL = (1 << 64) - 1
 
 
 class Outbox:
@@ -42,18 +44,17 @@ class Outbox:
         """Put a thing there; return the mark up to which it is filled now. The node's windows for jobs
         ahead bound how much may lie there.
         """
-        mark = self._put
-        place = (mark & _LOW) % _RING
-        end = place + len(thing)
+        mark, size = self._put, len(thing)
+        place = mark % _RING  # which divides what the upper bits stand for
+        end = place + size
         if end <= _RING:
             self._ring[place:end] = thing
         else:
             first = _RING - place
             self._ring[place:] = thing[:first]
             self._ring[: end - _RING] = thing[first:]
-        mark = (mark & ~_LOW) + (1 << _HALF) | (mark + len(thing)) & _LOW
-        self._put = self._word[0] = mark & ((1 << 64) - 1)
-        return self._put
+        self._put = self._word[0] = mark = (mark + _THING + size) & _ALL
+        return mark
 
     # The node's end.
 
@@ -64,8 +65,8 @@ class Outbox:
         size = (mark - self._taken) & _LOW
         if not 0 < size <= _RING:
             return 0, b""
-        count = ((mark >> _HALF) - (self._taken >> _HALF)) & _LOW
-        place = (self._taken & _LOW) % _RING
+        count = (mark - self._taken & _ALL) >> _BYTES
+        place = self._taken % _RING
         data = bytes(self._ring[place : place + size])
         data += bytes(self._ring[: size - len(data)])
         self._taken = mark

@@ -146,11 +146,14 @@ class Pool:
         Whoever is likely to end its job first where one serves comes in its place: what is revoked
         is only what it holds ahead.
         """
+        abroad = [w for w in self.workers.values() if len(w.held) > 1 and w.serving != w.home]
+        if not abroad:
+            return []
         missing = Counter(waiting)
         missing.subtract(worker.home for worker in self.workers.values() if worker.is_idle)
         revoked: list[GiveBack] = []
-        for lent in list(self.workers.values()):
-            if len(lent.held) > 1 and lent.serving != lent.home and missing[lent.home] > 0:
+        for lent in abroad:
+            if missing[lent.home] > 0:
                 missing[lent.home] -= 1
                 others = (worker for worker in self.workers.values() if not worker.is_leaving)
                 peers = [lent, *(other for other in others if other.serving == other.home == lent.serving)]

@@ -23,7 +23,7 @@ from jobsched.store.schedule_query import findings
 __all__ = ["Asker", "Reception"]
 
 _KEYS = 8  # that one job may have
-_RECORD_SLACK = 4096  # what a record holds beside the arguments
+_MAX_RECORD = MAX_PAYLOAD + 4096  # for what a record holds beside the arguments
 _LATEST = 1 << 58  # microseconds: the year 11104
 _SETTLED_BYTES = 16 << 20  # of jobs that are looked at in one turn
 _LOOK_BYTES = 4096
@@ -47,7 +47,7 @@ class _Parts:
 
     def add(self, jobs: Sequence[NewJob]) -> None:
         self.jobs += jobs
-        self.size += sum(len(job.record) for job in jobs)
+        self.size += sum([len(job.record) for job in jobs])
 
 
 class Reception:
@@ -112,7 +112,7 @@ class Reception:
             if refused is not None:
                 return refused
         for job in request.jobs:
-            if len(job.record) > MAX_PAYLOAD + _RECORD_SLACK:
+            if len(job.record) > _MAX_RECORD:
                 return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
         for name in (*{job.category for job in request.jobs}, *request.pause, *request.resume):
             if name not in categories:
@@ -154,9 +154,10 @@ class Reception:
 
     def arriving(self) -> Counter[str]:
         """Return how many jobs each category gets by the next turn."""
-        return Counter(
-            job.category for _, _, request in self._asked for job in request.jobs if not job.due_at
-        )
+        arriving: Counter[str] = Counter()
+        for _, _, request in self._asked:
+            arriving.update([job.category for job in request.jobs if not job.due_at])
+        return arriving
 
     def answer(self, replies: Sequence[Reply]) -> None:
         """Send the replies of the turn that applied `requests`; those to others come behind."""

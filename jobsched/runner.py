@@ -106,9 +106,7 @@ class Runner:
             definition = tasks.find(record.task)
             if record.by_name and not claim.has_terms and definition.has_terms:
                 return self._to_be_claimed_again(claim, started, definition)
-            args, kwargs = decode_arguments(record)
-            definition.check(args, kwargs)
-            arguments = definition.convert(args, kwargs)
+            arguments = definition.fit(*decode_arguments(record))
         except (BadRecord, UnknownTask, ArgumentError) as error:
             return self._unfit(claim, started, error)
         settings = self._categories.get(record.category) or CategoryConfig()

@@ -328,15 +328,16 @@ def _checked_trigger(trigger: Trigger | str, now: int, options: Mapping[str, Any
 
 def _of_job(job: PreparedJob) -> dict[str, Any]:
     """Return the fields of a schedule that are those of its jobs."""
+    draft = job.draft
     return {
         "args": job.args,
         "kwargs": job.kwargs,
-        "priority": job.priority,
-        "label": job.name,
-        "max_retries": job.max_retries,
-        "timeout_s": job.timeout_s,
-        "expires_in_s": job.expires_in_s,
-        "by_name": job.by_name,
+        "priority": draft.priority,
+        "label": draft.name,
+        "max_retries": draft.max_retries,
+        "timeout_s": draft.timeout_s,
+        "expires_in_s": draft.expires_in_s,
+        "by_name": draft.by_name,
         "terms": job.terms,
-        "on_conflict": job.unique.on_conflict if job.unique else "keep",
+        "on_conflict": draft.on_conflict,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
-from functools import partial
+from itertools import repeat
 
 import psutil
 
@@ -90,9 +90,9 @@ def _begun(config: Config, process: subprocess.Popen[bytes]) -> tuple[int, float
 
 def queue_jobs(config: Config, count: int, sleep_s: float = 0.0, tell: Tell = silent) -> None:
     """Queue jobs that do nothing, or sleep, 10,000 a commit."""
-    task = partial(rest, sleep_s) if sleep_s else nothing
+    task, arguments = (rest, (sleep_s,)) if sleep_s else (nothing, ())
     dispatcher = Dispatcher(config)
     for first in range(0, count, BULK):
         tell("jobs queued", first, count)
-        dispatcher.dispatch_many([dispatcher.prepare(task) for _ in range(min(BULK, count - first))])
+        dispatcher.dispatch_each(task, repeat(arguments, min(BULK, count - first)))
     dispatcher.close()

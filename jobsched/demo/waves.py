@@ -92,9 +92,7 @@ class Feeder:
         for wave in self._load:
             if not self._await_ended(wave.after * sent):
                 return False
-            self._dispatcher.dispatch_many(
-                self._dispatcher.prepare(wave.task, args=(str(path),)) for path in wave.files
-            )
+            self._dispatcher.dispatch_each(wave.task, [(str(path),) for path in wave.files])
             sent += len(wave.files)
         return self._await_ended(sent)
 

@@ -18,10 +18,12 @@ from jobsched.doctor.finding import Finding, error, fine, warning
 from jobsched.errors import JobschedError, StoreError
 from jobsched.job import State
 from jobsched.job_id import ID_BYTES
+from jobsched.journal.file import journal_files
 from jobsched.locks import is_locked
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.hold import NODE
 from jobsched.store.lmdb_layout import CategoryRow, Db, Txn
+from jobsched.store.place import JOURNALS
 from jobsched.store.verify import databases, opened, structure
 from jobsched.store.verify_read import Read, Seen
 
@@ -31,6 +33,7 @@ __all__ = [
     "judge_clock",
     "judge_format",
     "judge_jobs",
+    "judge_journals",
     "judge_overdue",
     "judge_readers",
     "judge_size",
@@ -91,6 +94,7 @@ def look(store: Path, configured: Collection[str], now: int) -> Iterator[Finding
     elif problems := structure(store):
         yield error("pages", f"{data} is broken: {problems[0]}", "jobsched restore BACKUP")
         return  # LMDB could abort this process
+    yield from judge_journals(store / JOURNALS)
     try:
         found = read_contents(store, now)
     except JobschedError as problem:
@@ -192,6 +196,16 @@ def judge_size(total: int, live: int) -> Finding:
         mend = "stop the node, then: jobsched backup COPY && jobsched restore COPY"
         return warning("size", f"{text}: the rest is used again, and not given back", mend)
     return fine("size", text)
+
+
+def judge_journals(folder: Path) -> Iterator[Finding]:
+    """Judge the journals: a damaged one was set aside, and what it held was accepted and never run."""
+    aside = sorted(folder.glob("*.unreadable"))
+    for file in aside:
+        text = f"{file} is damaged and was set aside: what its client dispatched last may be missing"
+        yield error("journals", text, "dispatch that again, then delete the file")
+    if not aside:
+        yield fine("journals", f"{len(journal_files(folder))} clients have one")
 
 
 def judge_readers(stale: int, readers: Collection[Reader]) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ LENGTH = 256 << 10
 MOST_BYTES = 64 << 10
 """Bytes of what one entry holds."""
 
+_CHUNK = 16 << 10
 _MAGIC = b"jobsched journal 1\n"
 START = 64
 """Where the first entry is."""
@@ -83,26 +84,37 @@ def read_entries(handle: int, key: int, number: int, offset: int = START) -> Ite
     At another offset the first one must be that of the number: a later one means that the client has gone
     back to the beginning, and its next entries have come to lie here.
     """
-    data = os.pread(handle, LENGTH, offset)
-    at = 0
+    data, at = b"", 0
     expected = 0 if offset == START else number
-    while (entry := _entry(data, at, offset, key)) is not None and expected in (0, entry.number):
-        if entry.number >= number:
-            yield entry
-        at, expected = entry.end - offset, entry.number + 1
+    while True:
+        entry = _entry(data, at, expected, key)
+        if isinstance(entry, Entry):
+            at, expected = entry.end, entry.number + 1
+            if entry.number >= number:
+                yield entry._replace(end=offset + entry.end)
+        elif entry and (more := os.pread(handle, max(_CHUNK, entry), offset + len(data))):
+            data += more
+        else:
+            return
 
 
-def _entry(data: bytes, at: int, offset: int, key: int) -> Entry | None:
+def _entry(data: bytes, at: int, expected: int, key: int) -> Entry | int:
+    """Return the entry at a place in what was read; or else how many bytes more that takes, 0 where there
+    is none. If a number is expected, it is that one.
+    """
     body = at + _HEAD.size
     if body > len(data):
-        return None
+        return body - len(data)
     number, time, size, checksum = _HEAD.unpack_from(data, at)
-    if not number or size > MOST_BYTES or body + size > len(data):
-        return None
-    content = data[body : body + size]
+    if not number or number != (expected or number) or size > MOST_BYTES:
+        return 0
+    end: int = body + size
+    if end > len(data):
+        return end - len(data)
+    content = data[body:end]
     if zlib.crc32(content, zlib.crc32(data[at : at + _CHECKED.size], key)) != checksum:
-        return None
-    return Entry(number, time, content, offset + body + size)
+        return 0
+    return Entry(number, time, content, end)
 
 
 def create(directory: Path) -> tuple[str, int]:

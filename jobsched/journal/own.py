@@ -15,7 +15,7 @@ from jobsched.store.place import JOURNALS
 __all__ = ["OwnJournal"]
 
 _OFTEN = 8  # calls of a process: for fewer no journal is worth its making
-_WAITS_S = (1.0, 60.0)  # after a node has said that it wants none now, and at most
+_WAITS_S = (0.1, 60.0)  # after a node has said that it wants none now, and at most
 
 
 class OwnJournal:

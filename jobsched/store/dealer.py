@@ -28,15 +28,22 @@ class Dealer:
 
     def next(self) -> int:
         """Return the worker for the next job. There must be room."""
+        return self.deal(1)[0]
+
+    def deal(self, count: int) -> list[int]:
+        """Return the workers for the next jobs, in their order. There must be room for all."""
         rooms = self._rooms
-        room = rooms[0]
-        room[1] -= 1
-        room[2] = 1
-        if room[1]:
-            rooms.rotate(-1)
-        else:
-            rooms.popleft()
-        return room[0]
+        workers: list[int] = []
+        while len(workers) < count:
+            room = rooms[0]
+            room[1] -= 1
+            room[2] = 1
+            if room[1]:
+                rooms.rotate(-1)
+            else:
+                rooms.popleft()
+            workers.append(room[0])
+        return workers
 
     def next_free(self) -> int | None:
         """Return a worker that holds nothing, for a job that is to be alone there: it gets no more.

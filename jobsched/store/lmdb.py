@@ -23,6 +23,7 @@ from jobsched.job_id import part_of_id
 from jobsched.report import Decision
 from jobsched.schedule import FiringRecord, StoredSchedule
 from jobsched.store import lmdb_layout as layout
+from jobsched.store import lmdb_schedules as schedules
 from jobsched.store.base import (
     CategoryStats,
     Page,
@@ -40,13 +41,6 @@ from jobsched.store.lmdb_journals import read_marks
 from jobsched.store.lmdb_layout import Cache, Txn
 from jobsched.store.lmdb_parts import apply_in_parts
 from jobsched.store.lmdb_rows import Rows
-from jobsched.store.lmdb_schedules import (
-    read_due,
-    read_next_fire,
-    read_page,
-    read_records,
-    read_schedule,
-)
 from jobsched.store.lmdb_space import (
     DEFAULT_QUOTA,
     Space,
@@ -227,7 +221,7 @@ class LmdbStore:
             number = txn.id()
             if cache is None or cache.number != number - 1:
                 cache = layout.read_cache(txn, self._dbs)
-                cache.next_fire = read_next_fire(txn, self._dbs)
+                cache.next_fire = schedules.read_next_fire(txn, self._dbs)
             yield txn, cache
             cache.number = number
         except lmdb.Error as error:
@@ -328,22 +322,22 @@ class LmdbStore:
     def schedule(self, name: str) -> StoredSchedule | None:
         """Return a schedule, None if there is none of that name."""
         with self._reading() as txn:
-            return read_schedule(txn, self._dbs, name)
+            return schedules.read_schedule(txn, self._dbs, name)
 
     def schedules(self, after: str = "", limit: int = _PAGE_JOBS) -> list[StoredSchedule]:
         """Return schedules in the order of their names."""
         with self._reading() as txn:
-            return read_page(txn, self._dbs, after, min(limit, _PAGE_JOBS))
+            return schedules.read_page(txn, self._dbs, after, min(limit, _PAGE_JOBS))
 
     def due_schedules(self, now: int, limit: int) -> list[StoredSchedule]:
         """Return the first schedules that are to fire by now."""
         with self._reading() as txn:
-            return read_due(txn, self._dbs, now, limit)
+            return schedules.read_due(txn, self._dbs, now, limit)
 
     def firings(self, name: str, limit: int = _PAGE_JOBS, before: int = 0) -> list[FiringRecord]:
         """Return records of a schedule, the latest due time first."""
         with self._reading() as txn:
-            return read_records(txn, self._dbs, name, min(limit, _PAGE_JOBS), before)
+            return schedules.read_records(txn, self._dbs, name, min(limit, _PAGE_JOBS), before)
 
     def journals(self) -> dict[str, int]:
         """Return up to which number the entries of journals are in the store."""

@@ -95,6 +95,7 @@ _MANY = b"\x02"  # first byte of a split record: no seal begins with it
 
 _pending = struct.Struct(">IHQ")
 _timed = struct.Struct(">Q16s")
+_ended = struct.Struct(">BQ16s")
 _running = struct.Struct(">Q")
 _running_value = struct.Struct(">16sQI")
 _TOP_PRIORITY = 0x7FFF
@@ -255,13 +256,13 @@ def ended_prefix(state: State) -> bytes:
 
 def ended_key(state: State, ended_at: int, job_id: bytes) -> bytes:
     """Return the key of a job that waits for nobody."""
-    return ended_prefix(state) + timed_key(ended_at, job_id)
+    return _ended.pack(state, max(0, ended_at), job_id)
 
 
 def split_ended(key: bytes) -> tuple[State, int, bytes]:
     """Return state, time and id of an ended key."""
-    ended_at, job_id = _timed.unpack_from(key, 1)
-    return State(key[0]), ended_at, job_id
+    state, ended_at, job_id = _ended.unpack(key)
+    return State(state), ended_at, job_id
 
 
 def put_blob(txn: Txn, db: Db, key: bytes, blob: bytes) -> None:

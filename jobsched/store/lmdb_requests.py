@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
-from jobsched.store.base import Accepted, Refused, Reply, Request
+from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
 from jobsched.store.journal_marks import are_known, gap
 from jobsched.store.lmdb_journals import marks_of, write_marks
 from jobsched.store.lmdb_layout import ResultRow
-from jobsched.store.lmdb_plain import PlainJobs
+from jobsched.store.lmdb_plain import add_plain, are_plain
 from jobsched.store.lmdb_rows import Rows
 from jobsched.store.lmdb_schedules import add_job, make_way
 from jobsched.store.moves import Watch
@@ -97,11 +99,25 @@ class Requests:
         if refused is not None:
             return refused
         runs = self._schedules.change(request.schedules, now)
+        kept = {} if self._add_plain(request.jobs) else self._add_each(request.jobs, now)
+        self._schedules.note_runs(runs, now)
+        return Accepted(kept=kept)
+
+    def _add_plain(self, jobs: Sequence[NewJob]) -> bool:
+        """Add many jobs that are plain and new; do nothing if they are not that, or told of one by one."""
+        if len(jobs) < _MANY or self._rows.moves.watch is Watch.ALL or not are_plain(jobs):
+            return False
+        job_ids = [job.id for job in jobs]
+        if len(set(job_ids)) < len(job_ids) or self._rows.known(job_ids):
+            return False
+        add_plain(self._rows, jobs, job_ids)
+        return True
+
+    def _add_each(self, jobs: Sequence[NewJob], now: int) -> dict[int, bytes]:
+        """Add jobs; return those that stand for some of them, by the place of these."""
         kept: dict[int, bytes] = {}
-        known = self._rows.known([job.id for job in request.jobs])
-        is_told = self._rows.moves.watch is Watch.ALL  # of each of them
-        plain = PlainJobs(self._rows) if len(request.jobs) >= _MANY and not is_told else None
-        for place, job in enumerate(request.jobs):
+        known = self._rows.known([job.id for job in jobs])
+        for place, job in enumerate(jobs):
             if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost
             if job.terms is not None and job.terms.unique:
@@ -110,12 +126,8 @@ class Requests:
                     kept[place] = holder
                     continue
             known.add(job.id)
-            if plain is None or not plain.takes(job):
-                add_job(self._rows, job, now)
-        if plain is not None:
-            plain.write()
-        self._schedules.note_runs(runs, now)
-        return Accepted(kept=kept)
+            add_job(self._rows, job, now)
+        return kept
 
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request's jobs cannot be added, all of them; None if they can."""

@@ -86,8 +86,12 @@ class Rows:
 
     def next_sequence(self) -> int:
         """Return the next place in the queues."""
-        self.counters.sequence += 1
-        return self.counters.sequence
+        return self.next_sequences(1)
+
+    def next_sequences(self, count: int) -> int:
+        """Return the first of the next places in the queues."""
+        self.counters.sequence += count
+        return self.counters.sequence - count + 1
 
     def record(self, job_id: bytes) -> bytes | None:
         """Return a job's immutable part."""
@@ -95,6 +99,11 @@ class Rows:
         if record is None or not layout.is_split(record):
             return record
         return layout.get_blob(self.txn, self.dbs.jobs, job_id)
+
+    def whole_records(self, job_ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the immutable parts of some jobs, of those that are there and not split."""
+        found = self.records.get_all(job_ids)
+        return {job_id: record for job_id, record in found if not layout.is_split(record)}
 
     def add_record(self, job_id: bytes, record: bytes) -> None:
         """Write a job's immutable part."""

@@ -112,7 +112,7 @@ def adds(request: Request) -> bool:
 
 def needed_for(jobs: Sequence[NewJob]) -> int:
     """Return about how many bytes new jobs take."""
-    return sum(len(job.record) for job in jobs) * 5 // 4 + len(jobs) * _PER_JOB
+    return sum([len(job.record) for job in jobs]) * 5 // 4 + len(jobs) * _PER_JOB
 
 
 def needed_for_schedules(changes: Sequence[ScheduleChange]) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
+from jobsched.codec import BadRecord
 from jobsched.job import JobStatus, State
 from jobsched.store import lmdb_layout as layout
 from jobsched.store.lmdb_layout import Db, Txn
@@ -42,11 +43,16 @@ class Table:
         value = self._puts.get(key)
         return self._cursor.get(key) if value is None else value
 
+    def get_all(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """Return those of some rows that are there, read in one call."""
+        self.write()
+        return self._cursor.getmulti(keys)
+
     def put(self, key: bytes, value: bytes) -> None:
         """Have a row written."""
         self._puts[key] = value
 
-    def put_all(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Write rows now."""
         self._cursor.putmulti(rows)
 
@@ -101,12 +107,41 @@ class Statuses:
     def among(self, job_ids: Sequence[bytes]) -> set[bytes]:
         """Return those of some ids that have a status."""
         found = {key for key, _ in self._cursor.getmulti(job_ids)}
-        found.update(job_id for job_id in job_ids if job_id in self._puts)
+        found.update(self._puts.keys() & job_ids if self._puts else ())
         return found
 
-    def put_encoded(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+    def put_encoded(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Write the statuses of jobs that have none yet, as stored."""
         self._cursor.putmulti(rows)
+
+    def plain(self, job_ids: Sequence[bytes]) -> list[JobStatus]:
+        """Return the statuses of some jobs that do not run, up to the first that has terms, or is
+        missing or damaged.
+        """
+        found = dict(self._cursor.getmulti(job_ids))
+        statuses: list[JobStatus] = []
+        for job_id in job_ids:
+            status = self._puts.get(job_id)
+            if status is None:
+                try:
+                    status = layout.decode_status(found[job_id])
+                except (KeyError, BadRecord):
+                    break
+            if status.terms is not None:
+                break
+            statuses.append(status)
+        return statuses
+
+    def hold(self, job_ids: Sequence[bytes], statuses: Sequence[JobStatus]) -> None:
+        """Have the statuses of jobs written that are in progress from now on."""
+        rows = dict(zip(job_ids, statuses, strict=True))
+        self._puts.update(rows)
+        self.held.update(rows)
+
+    def let_go(self, job_id: bytes, status: JobStatus) -> None:
+        """Have the status of a job written that was held."""
+        self._puts[job_id] = status
+        del self.held[job_id]
 
     def put(self, job_id: bytes, status: JobStatus) -> None:
         """Have a status written."""

@@ -128,11 +128,11 @@ class LmdbTurn:
         the way of most jobs, and half as long as that of `_finish`.
         """
         rows = self._rows
-        held = rows.statuses.held
-        completed, nothing = State.COMPLETED, ParkedFor.NOTHING
-        prefix, timed_key = layout.ended_prefix(completed), layout.timed_key
+        held, let_go = rows.statuses.held, rows.statuses.let_go
+        completed, nothing, ended_key = State.COMPLETED, ParkedFor.NOTHING, layout.ended_key
         behind = {name: layout.pending_prefix(row.number) for name, row in rows.categories.items()}
-        ended = dict.fromkeys(rows.categories, 0)
+        counts = dict.fromkeys(rows.categories, 0)
+        ended: list[tuple[bytes, bytes]] = []
         claims: list[int] = []
         for outcome in outcomes:
             job_id = outcome.job
@@ -151,15 +151,15 @@ class LmdbTurn:
                 continue
             status.state = completed
             status.started_at = outcome.started_at
-            status.ended_at = outcome.ended_at
+            status.ended_at = ended_at = outcome.ended_at
             status.parked_for = nothing
-            name = status.category
-            rows.statuses.put(job_id, status)
+            let_go(job_id, status)
             claims.append(outcome.claim)
-            rows.ended.put(prefix + timed_key(outcome.ended_at, job_id), behind[name])
-            ended[name] += 1
+            ended.append((ended_key(completed, ended_at, job_id), behind[status.category]))
+            counts[status.category] += 1
+        rows.ended.put_all(ended)
         rows.running.delete_all(map(layout.running_key, claims))
-        for name, count in ended.items():
+        for name, count in counts.items():
             if count:
                 rows.count(name, State.IN_PROGRESS, -count)
                 rows.count(name, completed, count)
@@ -274,8 +274,12 @@ class LmdbTurn:
 
 def _may_have_left(status: JobStatus) -> bool:
     """Say whether an earlier run of the job may have left an error or a result."""
-    has_run = status.attempt > 1 or status.crashes > 0
-    return has_run or status.due_at > 0 or status.terms is not None  # as after a snooze, or terms found
+    return (
+        status.attempt > 1
+        or status.crashes > 0
+        or status.due_at > 0  # as after a snooze
+        or status.terms is not None  # as after terms found
+    )
 
 
 def _reduced(outcome: Outcome) -> Outcome:

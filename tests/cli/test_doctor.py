@@ -268,6 +268,16 @@ def test_readers_of_killed_processes_are_let_go(project, store):
         assert ("1 of killed processes, let go of now", "") in found_by(project, "readers", "ok")
 
 
+def test_a_journal_that_was_set_aside_is_named(project, store):
+    assert ("0 clients have one", "") in found_by(project, "journals", "ok")
+    (store / "journals").mkdir(exist_ok=True)
+    aside = store / "journals" / f"{'0f' * 16}.unreadable"
+    aside.write_bytes(b"damaged")
+    [(what, mend)] = found_by(project, "journals", "error")
+    assert str(aside) in what
+    assert "delete the file" in mend
+
+
 def test_a_reader_that_stays_is_named(project, store):
     code = "import lmdb, sys; env = lmdb.open(sys.argv[1], max_dbs=32, max_readers=1024); txn = env.begin()"
     with process(code, store) as running:

@@ -58,13 +58,13 @@ KINDS = {
 
 
 DRAIN = {
-    "lmdb": 6300,
+    "lmdb": 4000,
     "codec": 7300,
     "commits": 25,
     "frames out": 40,
     "frames in": 40,
     "waits": 60,
-    "all": 50_000,
+    "all": 48_500,
 }
 DISPATCH = {
     "lmdb": 23_300,

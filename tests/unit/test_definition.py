@@ -197,7 +197,7 @@ def test_a_coroutine_function_is_told_from_others():
 
 def test_plain_values_become_the_annotated_types():
     key = uuid.UUID(int=5)
-    args, kwargs = defined(everything).convert(
+    args, kwargs = defined(everything).fit(
         [str(key), "2026-02-28T12:00:00Z", "1.50", [1, 1, 2]],
         {"user": {"name": "ada", "born": datetime(1815, 12, 10, tzinfo=UTC)}, "colour": "red"},
     )
@@ -209,7 +209,7 @@ def test_plain_values_become_the_annotated_types():
 
 def test_variadic_arguments_are_converted_one_by_one():
     key = uuid.UUID(int=5)
-    args, kwargs = defined(variadic).convert([1, "2.5", 3], {"flag": True, "key": str(key)})
+    args, kwargs = defined(variadic).fit([1, "2.5", 3], {"flag": True, "key": str(key)})
     assert args == (1.0, Decimal("2.5"), Decimal(3))
     assert isinstance(args[0], float)
     assert kwargs == {"flag": True, "key": key}
@@ -227,39 +227,39 @@ def test_variadic_arguments_are_converted_one_by_one():
 )
 def test_a_value_of_another_type_is_refused_by_the_parameters_name(function, args, kwargs, message):
     with pytest.raises(ArgumentError) as caught:
-        defined(function).convert(args, kwargs)
+        defined(function).fit(args, kwargs)
     assert message in str(caught.value)
 
 
 def test_a_parameter_that_is_not_passed_keeps_its_default():
-    assert defined(with_defaults).convert([], {}) == ((), {})
-    args, kwargs = defined(with_defaults).convert([[1, 1]], {})
+    assert defined(with_defaults).fit([], {}) == ([], {})
+    args, kwargs = defined(with_defaults).fit([[1, 1]], {})
     assert inspect.signature(with_defaults).bind(*args, **kwargs).arguments == {"tags": {1}}
 
 
 def test_parameters_without_a_type_are_left_alone():
     value = object()
-    assert defined(loose).convert(["a", {"b": 1}], {"c": value}) == (("a", {"b": 1}, value), {})
+    assert defined(loose).fit(["a", {"b": 1}], {"c": value}) == (("a", {"b": 1}, value), {})
 
 
 def test_annotations_that_only_a_type_checker_understands_are_left_alone():
-    assert defined(for_checkers).convert(["anything", "text"], {}) == (["anything", "text"], {})
+    assert defined(for_checkers).fit(["anything", "text"], {}) == (["anything", "text"], {})
 
 
 def test_annotations_that_msgspec_cannot_build_are_left_alone():
-    assert defined(unbuildable).convert(["/tmp", "mailer"], {}) == (("/tmp", "mailer"), {})
+    assert defined(unbuildable).fit(["/tmp", "mailer"], {}) == (("/tmp", "mailer"), {})
 
 
 def test_annotations_that_are_no_code_are_left_alone():
-    assert defined(no_code).convert([[1]], {}) == ([[1]], {})
+    assert defined(no_code).fit([[1]], {}) == ([[1]], {})
 
 
 def test_a_class_that_refuses_its_values_refuses_the_argument():
     with pytest.raises(ArgumentError, match=r"args\.account of task 'm:refusing': 5 is not open"):
-        defined(refusing).convert([{"number": 5}], {})
+        defined(refusing).fit([{"number": 5}], {})
 
 
 def test_conversion_leaves_the_callers_arguments_as_they_are():
     args, kwargs = ["1.5"], {"key": str(uuid.UUID(int=1))}
-    defined(variadic).convert([1, *args], kwargs)
+    defined(variadic).fit([1, *args], kwargs)
     assert (args, kwargs) == (["1.5"], {"key": str(uuid.UUID(int=1))})

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from jobsched.job_id import format_id, new_id, parse_id, part_of_id
+from jobsched.job_id import format_id, new_id, new_ids, parse_id, part_of_id
 
 
 def test_an_id_is_a_uuid_of_version_7_with_the_time_in_front():
@@ -90,3 +90,31 @@ def test_a_part_of_an_id_is_its_digits(text, digits):
 def test_too_few_digits_or_other_characters_are_no_part_of_an_id(text):
     with pytest.raises(ValueError, match="is no part of a job id"):
         part_of_id(text)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4096, 10_000])
+def test_many_ids_grow_between_those_made_before_and_after(count):
+    before = new_id()
+    made = new_ids(count)
+    after = new_id()
+    assert len(made) == count
+    assert [before, *made, after] == sorted({before, *made, after})
+    parsed = [uuid.UUID(bytes=job_id) for job_id in made]
+    assert {(one.version, one.variant) for one in parsed} <= {(7, uuid.RFC_4122)}
+
+
+def test_the_random_part_of_many_ids_is_random_in_each_bit():
+    lower = [int.from_bytes(job_id[8:], "big") for job_id in new_ids(2000)]
+    assert len(set(lower)) == 2000
+    assert [sum(half >> bit & 1 for half in lower) for bit in (63, 62)] == [2000, 0]
+    assert all(700 < sum(half >> bit & 1 for half in lower) < 1300 for bit in range(62))
+
+
+def test_many_ids_of_many_threads_are_all_different():
+    made: list[list[bytes]] = []
+    threads = [threading.Thread(target=lambda: made.append(new_ids(3000))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({job_id[:8] for own in made for job_id in own}) == 8 * 3000

@@ -43,7 +43,7 @@ def test_it_goes_round_for_ever(ends):
 
 def test_its_counts_may_run_over(ends):
     worker, node = ends
-    worker._put = node._taken = ((1 << 32) - 1) << 32 | ((1 << 32) - 2)
+    worker._put = node._taken = ((1 << 16) - 1) << 48 | ((1 << 48) - 2)
     assert node.take(worker.put(b"abcd")) == (1, b"abcd")
     assert node.take(worker.put(b"ef")) == (1, b"ef")
 

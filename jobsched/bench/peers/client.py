@@ -24,7 +24,7 @@ def main() -> None:
     name, step, *numbers = sys.argv[1:]
     library = importlib.import_module(f"jobsched.bench.peers.app_{name}")
     first, count, rate = int(numbers[0]), int(numbers[1]), float(numbers[2])
-    steps = {"prepare": _call, "release": _call}
+    steps = {"prepare": _call, "await_ready": _call, "release": _call}
     told = steps[step](library, step) if step in steps else _enqueue(library, step, first, count, rate)
     sys.stdout.write(json.dumps(told) + "\n")
 

@@ -108,6 +108,8 @@ class _Measured:
         self._client("prepare")
         # Ours is asked through its node, as the others through their servers.
         with self._workers() if self._peer is OURS else contextlib.nullcontext():
+            if self._peer is OURS:
+                self._client("await_ready")
             self._tell(f"{self._peer.name}: enqueue", 0, jobs)
             one = self._client("one", 0, singly)
             many = self._client("many", singly, jobs - singly)
