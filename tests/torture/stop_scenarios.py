@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from clients import Allowance, Crowd, Work
 from history import History, Ledger
@@ -17,7 +18,7 @@ from jobsched.dispatcher import PreparedJob
 from jobsched.store.place import JOURNALS
 
 WORKERS = 4
-JOBS_FOR_A_STOP = 20
+JOBS_FOR_A_STOP = 40  # half of them while the node is at work, so that they go to the client's journal
 GRACE_S = (0.5, 2.0)
 OVER_LIMIT_S = 1.0  # over the grace, or after a second signal
 UP_S = 1.0
@@ -36,15 +37,15 @@ def stops(torture: Torture, stops: int) -> dict[str, Figure]:
         {"lane": {"max_workers": 1}, "mixed": {}}, workers=WORKERS, tasks=["tasks", "kill_tasks"]
     )
     ledgers = torture.folder / "ledgers"
-    allowance = Allowance(torture.folder / "allowance", 1 / stops)
+    allowance = Allowance(torture.folder / "allowance", 0.5 / stops)
     work = dispatching(stops * JOBS_FOR_A_STOP, allowance)
     crowd = Crowd(project.config, ledgers, work, 1, project.store_path / JOURNALS)
     crowd.fill(torture.rng)
     stopper = Stopper(torture, project)
     for number in range(stops):
-        stopper.stop_one()
+        stopper.stop_one(partial(allowance.set, (number + 1) / stops))
         crowd.look_for_journals()
-        allowance.set((number + 2) / stops)
+        allowance.set((number + 1.5) / stops)
         torture.progress(f"stops: {number + 1} of {stops}")
     crowd.wait(60)
     torture.check(not crowd.unexpected_ends, f"clients ended otherwise: {crowd.unexpected_ends}")
@@ -100,13 +101,15 @@ class Stopper:
         self._over_grace_s: list[float] = []
         self._after_second_s: list[float] = []
 
-    def stop_one(self) -> None:
+    def stop_one(self, dispatch: Callable[[], None]) -> None:
+        """Start a node and stop it; have the client dispatch when it is at work."""
         rng = self._torture.rng
         grace_s = round(rng.uniform(*GRACE_S), 2)
         moment, way = rng.choice(MOMENTS), rng.choice(WAYS)
         node = self._project.launch("--grace", f"{grace_s}s")
         if moment == "at work":
             self._await_work(node)
+            dispatch()
             time.sleep(rng.uniform(0, UP_S))
         else:
             time.sleep(rng.uniform(0, START_S))
