@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from jobsched.audience import Tell, untold
+from jobsched.clock import MICROSECONDS
 from jobsched.event import WorkerLent, WorkerMoved, WorkerStarted
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
@@ -209,12 +210,9 @@ class Pool:
         if len(worker.held) != 1 or not worker.is_behind_another or rest.get(worker.home, 0) <= 0:
             return False
         borrower, home = self._supervisors[worker.serving or worker.home], self._supervisors[worker.home]
-        window_s = borrower.window_s(commit_s)
-        return (
-            home.is_short(commit_s)
-            and borrower.is_short(commit_s)
-            and self._free_in_s(worker, now) < max(window_s, borrower.mean_run_s or 0.0)
-        )
+        soon_s = max(borrower.window_s(commit_s), borrower.mean_run_s or 0.0)
+        is_free_soon = self._free_in_s(worker, now) <= soon_s
+        return is_free_soon and borrower.is_short(commit_s) and home.is_short(commit_s)
 
     def _within_rates(self, slots: Iterable[Slot], now: float) -> Iterator[Slot]:
         """Leave out what the rates of the categories do not allow now."""
