@@ -197,7 +197,9 @@ class Crew:
             outcomes.append(outcome)
         if len(outcomes) > first:
             worker.progress_at = self._clock.monotonic()
-            self.pool.note_runs(worker, outcomes[first:])
+            for category, runs in worker.by_category(outcomes[first:]):
+                took_us = sum(run.ended_at - run.started_at for run in runs)
+                self._supervisors[category].ran(took_us / len(runs) / MICROSECONDS, len(runs))
 
     def _say_end(self, worker: WorkerLink, exited: Exited | None, running: Held | None) -> None:
         name, code = (None, None) if exited is None else exit_of(exited)

@@ -69,7 +69,7 @@ class Journals:
             for unfinished in self._folder.glob("*.new"):
                 if not is_locked(unfinished):
                     unfinished.unlink(missing_ok=True)
-            self._board = JournalBoard.new(self._folder)
+            self._board = JournalBoard.new()
         except OSError as error:
             log.warning("clients have no journals: %s", error)
         self._alone = {reader.name: reader for reader in opened(self._folder, store)}
@@ -94,7 +94,9 @@ class Journals:
         self._board.set_taken(slot, reader.next - 1)
         self._slots[slot], self._clients[client] = reader, slot
         names = frozenset(self._reception.tasks)
-        client.send(wire.Attached(message.number, slot, self._board.file.name, names, self._categories))
+        board = self._board
+        told = wire.Attached(message.number, slot, board.path, board.token, names, self._categories)
+        client.send(told)
 
     def _may_attach(self, client: Client, name: str) -> bool:
         is_open = self._board is not None and not self._board.is_closed
@@ -218,9 +220,12 @@ class Journals:
         """Return how many jobs each category gets when all that has come is taken in."""
         return Counter(job.category for entry in self._come for job in entry.jobs if not job.due_at)
 
-    def is_due(self, now: float) -> bool:
-        """Say whether to take in what has come, whatever else there is to do."""
-        return bool(self._come) and now >= max(self._come_at + _WAIT_S, self._again_at)
+    def is_due(self, now: float, *, is_asked: bool) -> bool:
+        """Say whether to take in what has come, whatever else there is to do: it has waited long enough, or
+        somebody asks for jobs, which may be there.
+        """
+        is_due = is_asked or now >= max(self._come_at + _WAIT_S, self._again_at)
+        return is_due and bool(self._come)
 
     def timeout_s(self, now: float) -> float:
         """Return how long the loop may sleep."""
@@ -296,7 +301,6 @@ class Journals:
         """Let go of everything. What is not taken in is for the next node."""
         if self._board is not None:
             self.shut()
-            self._board.file.unlink(missing_ok=True)
             self._board.close()
             self._board = None
         for reader in [*self._slots.values(), *self._alone.values()]:

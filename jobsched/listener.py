@@ -14,7 +14,6 @@ from jobsched import wire
 from jobsched.audience import Audience
 from jobsched.client import Client, Tally
 from jobsched.errors import Unavailable, WireError
-from jobsched.journal.board import SLOTS
 from jobsched.journals import Journals
 from jobsched.loop import Loop
 from jobsched.reception import Reception
@@ -32,7 +31,7 @@ _BACKLOG = 512
 _MAX_UNSENT = 64 << 20
 _MAX_UNSENT_TO_ONE = 16 << 20
 _MAX_UNFINISHED = 256 << 20
-_OWN_FILES = 64 + SLOTS  # the store, locks, preloader and log, what Python opens for a moment; journals
+_OWN_FILES = 64  # the store, the locks, the preloader, the log, and what Python opens for a moment
 _FILES_PER_WORKER = 8
 _LEAST_CLIENTS = 16
 

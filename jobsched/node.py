@@ -21,7 +21,7 @@ from jobsched.config import Config
 from jobsched.crew import Crew
 from jobsched.declarer import Declarer
 from jobsched.drain import Drain
-from jobsched.errors import NoRoom, NotCommitted
+from jobsched.errors import NotCommitted
 from jobsched.event import Event, NodeDraining, NodeHeld, NodeReleased, NodeStarted
 from jobsched.job import State, is_final
 from jobsched.job_id import format_id
@@ -30,6 +30,7 @@ from jobsched.keeper import Keeper
 from jobsched.listener import Clients
 from jobsched.loop import Loop
 from jobsched.ownership import Ownership, StoppedEarly, own
+from jobsched.patience import Patience
 from jobsched.pool import Pool, waiting
 from jobsched.pressure import Pressure
 from jobsched.reception import Reception
@@ -50,8 +51,6 @@ _REPORT_S = 0.25
 _STUCK_CHECK_S = 0.01
 _COMMIT_WEIGHT = 0.1
 _LOOK_AHEAD_ROWS = 1000
-_STORE_WAITS_S = (0.05, 1.0)  # after the first failure of the store, and at most
-_STORE_PATIENCE_S = 60.0  # with a failure that is no want of room
 
 JOBS_PUT_BACK = 3
 """Exit code of a stop that has cut jobs off."""
@@ -62,8 +61,7 @@ class Node:
 
     `until_idle` ends it when nothing is left to do; `grace_s` is how long a stop waits for running
     jobs, the configuration's by default; `report` is called from the loop, four times a second at
-    most and once at the end; `hook` likewise with every event; `turn_log` is a file to which every turn is
-    written, for replay.
+    most and once at the end; `hook` likewise with every event; every turn is written to `turn_log`.
     """
 
     def __init__(
@@ -99,8 +97,7 @@ class Node:
         self._decisions: list[Decision] = []
         self._commit_s = 0.001  # a moving average
         self._is_eager = True  # the last turn may have left jobs that can start at once
-        self._store_again_at = 0.0  # monotonic; after a failure of the store it is left alone until then
-        self._store_failing_since: float | None = None
+        self._patience = Patience()
         self._drain: Drain | None = None
         self._ended = 0
         self._failed_before = 0
@@ -206,33 +203,24 @@ class Node:
             self._show()
 
     def _apply(self, turn: Turn, now: float) -> TurnResult | None:
-        """Apply a turn. When the store fails its news is kept for later and its requests are refused.
-
-        A full disk is waited out; anything else for a minute, then NotCommitted ends the node.
-        """
+        """Apply a turn. When the store fails its news is kept for later and its requests are refused."""
         try:
             result = self._store.apply(turn)
         except NotCommitted as error:
-            since = self._store_failing_since = self._store_failing_since or now
-            if now - since > _STORE_PATIENCE_S and not isinstance(error, NoRoom):
-                raise
-            log.exception("the store failed; trying again")
-            self._store_again_at = now + min(_STORE_WAITS_S[1], max(_STORE_WAITS_S[0], now - since))
+            self._patience.failed(error, now)
             self._crew.take_back(turn.outcomes, turn.give_back)
             self._decisions[:0] = turn.decisions
             self._keeper.look_again()
             self._reception.refuse(Refused(type(error).__name__, str(error)))
             return None
-        if self._store_failing_since is not None:
-            log.info("the store works again, after %.1f s", now - self._store_failing_since)
-            self._store_failing_since = None
+        self._patience.worked(now)
         return result
 
     def _timeout(self) -> float:
         """Return how long the loop may sleep when nothing arrives."""
         now = self._clock.monotonic()
-        if now < self._store_again_at:
-            return self._store_again_at - now
+        if now < self._patience.again_at:
+            return self._patience.again_at - now
         if self._is_eager or self._crew.has_news or self._decisions or self._reception.has_looks:
             return 0.0
         waits = [self._waiter.timeout_s(self._clock.now()), self._warden.timeout_s(self._pool, now)]
@@ -282,7 +270,7 @@ class Node:
 
     def _compose(self, now: float, at: int) -> Turn | None:
         """Return what is to be applied; None if there is nothing."""
-        if now < self._store_again_at:
+        if now < self._patience.again_at:
             return None
         free = self._waiting()
         for name, count in (self._reception.arriving() + self._journals.arriving()).items():
@@ -299,8 +287,9 @@ class Node:
         prune = self._keeper.prune(now, at) if not self._stops else []
         firings = self._scheduler.firings(self._store, now, at) if not self._stops else []
         is_wanted = any(free.get(slot.category) for slot in slots)
-        is_due = requests or release or is_wanted or prune or firings or self._is_to_take_in(now)
-        if not (is_due or self._crew.has_news or self._decisions):
+        is_due = requests or release or is_wanted or prune or firings or self._crew.has_news
+        is_due = is_due or self._journals.is_due(now, is_asked=self._reception.has_looks)
+        if not (is_due or self._decisions):
             return None
         outcomes, give_back = self._crew.take_news()
         is_behind = bool(requests) or any(outcome.carried for outcome in outcomes)
@@ -322,10 +311,6 @@ class Node:
             forget_ended=self._keeper.ended_before(at) if prune else 0,
             watch=self._audience.watch,
         )
-
-    def _is_to_take_in(self, now: float) -> bool:
-        """Say whether journals have waited long enough, or somebody may be asking for what they hold."""
-        return self._journals.is_due(now) or (self._journals.has_come and self._reception.has_looks)
 
     def _waiting(self) -> dict[str, int]:
         """Return how many jobs could start in each category."""

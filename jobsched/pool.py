@@ -16,12 +16,11 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from jobsched.audience import Tell, untold
-from jobsched.clock import MICROSECONDS
 from jobsched.event import WorkerLent, WorkerMoved, WorkerStarted
 from jobsched.job import State
 from jobsched.preloader_link import PreloaderLink
 from jobsched.report import CategoryReport
-from jobsched.store.base import CategoryStats, Claim, GiveBack, Outcome, Slot
+from jobsched.store.base import CategoryStats, Claim, GiveBack, Slot
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import WorkerLink
 
@@ -334,20 +333,6 @@ class Pool:
                 worker.hand_out(share, category, now)
                 self._supervisors[category].started(len(share), now)
         return orphans
-
-    def note_runs(self, worker: WorkerLink, outcomes: Sequence[Outcome]) -> None:
-        """Note how long the runs took that a worker has ended just now, in their order."""
-        if worker.succeeding is not None and outcomes:  # the first of them was not of that category
-            self._note_runs(worker, outcomes[:1])
-            worker.succeed()
-            outcomes = outcomes[1:]
-        if outcomes:
-            self._note_runs(worker, outcomes)
-
-    def _note_runs(self, worker: WorkerLink, outcomes: Sequence[Outcome]) -> None:
-        took_us = sum(outcome.ended_at - outcome.started_at for outcome in outcomes)
-        supervisor = self._supervisors[worker.serving or worker.home]
-        supervisor.ran(took_us / len(outcomes) / MICROSECONDS, len(outcomes))
 
     def revoke_stuck(self, now: float, commit_s: float) -> list[GiveBack]:
         """Take back what waits behind a job that turns out to be long."""

@@ -136,12 +136,13 @@ class Attach(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 class Attached(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Where on which board the node and the journal's client meet, and jobs of which tasks and categories
-    may go into the journal. Slot -1: not now.
+    may go into the journal. Slot -1: not now. `board` is a path that leads to the board with the `token`.
     """
 
     number: int
     slot: int
     board: str = ""
+    token: int = 0
     tasks: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
 

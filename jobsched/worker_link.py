@@ -131,9 +131,14 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
         self.send(wire.Drop(self._generation, count))
         return [GiveBack(held.job, held.claim) for held in self._drop_last(count)]
 
-    def succeed(self) -> None:
-        """Note that the job has ended behind which it holds those of another category."""
-        self.serving, self.succeeding = self.succeeding, None
+    def by_category(self, runs: Sequence[Outcome]) -> Iterator[tuple[str, Sequence[Outcome]]]:
+        """Yield the runs that it has ended just now, with the categories of their jobs."""
+        if self.succeeding is not None:  # what the first of them was not of
+            yield self.serving or self.home, runs[:1]
+            self.serving, self.succeeding = self.succeeding, None
+            runs = runs[1:]
+        if runs:
+            yield self.serving or self.home, runs
 
     @property
     def is_behind_another(self) -> bool:

@@ -9,45 +9,65 @@ from __future__ import annotations
 
 import mmap
 import os
-import uuid
-from pathlib import Path
 
 __all__ = ["SLOTS", "JournalBoard"]
 
 SLOTS = 64
 """How many journals a node serves at the same time."""
 
-_BELL, _CLOSED, _FIRST = 0, 1, 2
+_TOKEN, _BELL, _CLOSED, _FIRST = range(4)
 _SIZE = mmap.PAGESIZE
 _GIVEN_UP = 2**64 - 1
 
 
 class JournalBoard:
-    """One end of a board: the node makes it, clients open it by its name."""
+    """One end of a board: the node makes it, clients open it by what the node tells of it.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if os.fstat(handle).st_size != _SIZE:
-                raise ValueError(f"{file} is no board of journals")
-            self._memory = mmap.mmap(handle, _SIZE)
-        finally:
-            os.close(handle)
+    It is no file on a disk: where a disk is full, a write to memory that stands for one may kill the process.
+    """
+
+    def __init__(self, handle: int) -> None:
+        """Attach to a board's descriptor, which stays the caller's."""
+        self._memory = mmap.mmap(handle, _SIZE)
         self._words = memoryview(self._memory).cast("Q")  # which makes each one store, never half seen
+        self.path = f"/proc/{os.getpid()}/fd/{handle}"
+        self._handle = -1
 
     @classmethod
-    def new(cls, directory: Path) -> JournalBoard:
-        """Return a new board in a directory of journals; those that killed nodes have left are deleted."""
-        for old in directory.glob("*.board"):
-            old.unlink(missing_ok=True)
-        file = directory / f"{uuid.uuid4().hex}.board"
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def new(cls) -> JournalBoard:
+        """Return a new board. Raises OSError."""
+        handle = os.memfd_create("jobsched-journals", os.MFD_CLOEXEC)
         try:
-            os.pwrite(handle, bytes(_SIZE), 0)
+            os.ftruncate(handle, _SIZE)
+            board = cls(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        board._handle = handle  # where clients find it
+        board._words[_TOKEN] = int.from_bytes(os.urandom(8), "big")
+        return board
+
+    @classmethod
+    def opened(cls, path: str, token: int) -> JournalBoard:
+        """Return a client's end of the board that has a token. Raises OSError; ValueError where there is
+        another thing, as when the node's processes have other numbers here.
+        """
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(handle).st_size != _SIZE:
+                raise ValueError(f"{path} is no board of journals")
+            board = cls(handle)
         finally:
             os.close(handle)
-        return cls(file)
+        if board.token != token:
+            board.close()
+            raise ValueError(f"{path} is the board of another node")
+        return board
+
+    @property
+    def token(self) -> int:
+        """A random number by which a client knows the board."""
+        return self._words[_TOKEN]
 
     @property
     def is_rung_for(self) -> bool:
@@ -95,3 +115,6 @@ class JournalBoard:
         """Let go of it."""
         self._words.release()
         self._memory.close()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1

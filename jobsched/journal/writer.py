@@ -47,7 +47,6 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         """Make one in a directory of journals. Raises OSError."""
-        self._directory = directory
         self._name, self._handle = file.create(directory)
         self._file = directory / f"{self._name}.journal"
         self._key = file.key_of(self._name)
@@ -61,18 +60,17 @@ class Journal:
         _inherited.add(self)
 
     def attach(self, node: Node) -> bool:
-        """Have a node take in what is written from now on; False if it does not want to.
-
-        Raises ConnectionError when it is gone, TimeoutError.
+        """Have a node take in what is written from now on; False if it does not want to, or if its board
+        cannot be reached from here. Raises ConnectionError when it is gone, TimeoutError.
         """
         self.detach()
         told = node.attach(self._name)
         if told.slot < 0:
             return False
         try:
-            self._board = JournalBoard(self._directory / told.board)
-        except (OSError, ValueError) as error:
-            raise ConnectionResetError("the node is gone, and its board with it") from error
+            self._board = JournalBoard.opened(told.board, told.token)
+        except (OSError, ValueError):
+            return False  # the node is gone, or in a container of its own
         self._node, self._slot = node, told.slot
         self._tasks, self._categories = told.tasks, told.categories
         self._board.set_written(self._slot, self._number)

@@ -393,10 +393,5 @@ class LmdbStore:
         except BadRecord:
             status = JobStatus(State.PARKED, "", 0)
         left = layout.read_result(txn, self._dbs, job_id)
-        return StoredJob(
-            id=job_id,
-            status=status,
-            record=layout.get_blob(txn, self._dbs.jobs, job_id),
-            result=left.result,
-            error=left.error,
-        )
+        record = layout.get_blob(txn, self._dbs.jobs, job_id)
+        return StoredJob(id=job_id, status=status, record=record, result=left.result, error=left.error)

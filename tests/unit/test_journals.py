@@ -4,6 +4,7 @@ import os
 import time
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from jobsched.config import parse_config
 from jobsched.errors import NoRoom, StoreError
 from jobsched.job import State, Terms
 from jobsched.journal import file
+from jobsched.journal.board import JournalBoard
 from jobsched.journal.file import journal_files
 from jobsched.journal.intake import take_in
 from jobsched.journal.own import OwnJournal
@@ -310,7 +312,7 @@ def test_a_client_that_was_dropped_disturbs_no_other_one(world, attached):
     assert ids[0] in world.ids()
     for _ in range(300):
         world.journals.gather(world.now)
-    assert {path.suffix for path in world.folder.iterdir()} == {".journal", ".board"}
+    assert {path.suffix for path in world.folder.iterdir()} == {".journal"}
     assert not other.is_given_up
 
 
@@ -427,7 +429,6 @@ def test_the_next_node_goes_on_where_the_last_one_was_killed(world, attached):
     ids += append(journal, new_job())
     world.turn()
     assert world.ids() == ids
-    assert len(list(world.folder.glob("*.board"))) == 1
 
 
 def test_a_stop_closes_the_journals_and_takes_in_the_rest(world, attached):
@@ -451,13 +452,29 @@ def test_a_node_of_a_store_in_memory_leaves_the_journals_of_another_store(world,
     assert world.ids() == ids
 
 
+def test_a_board_that_cannot_be_reached_or_is_another_nodes_gives_no_journal(world, attached):
+    """As where the node runs in a container with process numbers of its own."""
+    _, journal = attached()
+    told = [JournalBoard.new(), JournalBoard.new()]
+    answers = [
+        wire.Attached(1, 0, "/proc/1/fd/999999", 5),
+        wire.Attached(1, 0, told[0].path, told[1].token),
+        wire.Attached(1, 0, __file__, 5),
+    ]
+    for answer in answers:
+        assert not journal.attach(SimpleNamespace(attach=lambda _name, answer=answer: answer))
+    assert journal.attach(Side(world)) is False  # it has a place already
+    for board in told:
+        board.close()
+
+
 def test_a_node_begins_without_room_for_a_board_and_takes_in_what_there_is(world, attached, monkeypatch):
     _, journal = attached()
     ids = append(journal, new_job())
     world.journals.close()
 
-    def no_room(_directory):
-        raise OSError(28, "No space left on device")
+    def no_room():
+        raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("jobsched.journals.JournalBoard.new", no_room)
     world.begin()
@@ -540,7 +557,7 @@ def test_entries_before_one_that_holds_no_jobs_are_taken_in_and_the_file_is_kept
         else:
             take_in(world.store, world.place, 1)
     assert world.ids() == ids
-    assert [path.suffix for path in world.folder.iterdir() if path.suffix != ".board"] == [".unreadable"]
+    assert [path.suffix for path in world.folder.iterdir()] == [".unreadable"]
 
 
 @pytest.mark.parametrize("with_node", [True, False])

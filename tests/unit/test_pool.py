@@ -105,8 +105,8 @@ def given_back(*numbers: int) -> list[GiveBack]:
     return [GiveBack(job_id(number), number) for number in numbers]
 
 
-def ran(claim: int, micros: int) -> Outcome:
-    return Outcome(job_id(claim), claim, State.COMPLETED, 1000, 1000 + micros)
+def ran(claim: int) -> Outcome:
+    return Outcome(job_id(claim), claim, State.COMPLETED, 1000, 2000)
 
 
 # How many, and where.
@@ -375,9 +375,8 @@ def test_runs_count_for_the_categories_of_their_jobs(crew):
     it.give(1, "reports")
     it.give(1, "mail")
     worker = it.pool.workers[1]
-    it.pool.note_runs(worker, [ran(1, 5000), ran(2, 200)])
-    assert it.supervisors["reports"].mean_run_s == pytest.approx(0.005)
-    assert it.supervisors["mail"].mean_run_s == pytest.approx(0.0002)
+    assert list(worker.by_category([ran(1), ran(2)])) == [("reports", [ran(1)]), ("mail", [ran(2)])]
+    assert list(worker.by_category([ran(3)])) == [("mail", [ran(3)])]
     assert (worker.serving, worker.succeeding) == ("mail", None)
 
 
