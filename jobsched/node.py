@@ -46,7 +46,6 @@ from jobsched.warden import Warden
 __all__ = ["Node"]
 
 log = logging.getLogger(__name__)
-
 _REPORT_S = 0.25
 _STUCK_CHECK_S = 0.01
 _COMMIT_WEIGHT = 0.1
@@ -59,9 +58,9 @@ JOBS_PUT_BACK = 3
 class Node:
     """One running `jobsched run`. Its fields belong to the thread that calls `run`, but for `stop`.
 
-    `until_idle` ends it when nothing is left to do; `grace_s` is how long a stop waits for running
-    jobs, the configuration's by default; `report` is called from the loop, four times a second at
-    most and once at the end; `hook` likewise with every event; every turn is written to `turn_log`.
+    `until_idle` ends it when nothing is left to do; a stop waits `grace_s` for running jobs, else as long
+    as the configuration says; `report` is called from the loop, four times a second at most and at the
+    end; `hook` likewise with every event; every turn is written to `turn_log`.
     """
 
     def __init__(
