@@ -171,6 +171,7 @@ class Pool:
         arrives in this very turn is then claimed in the same commit.
         """
         serving = Counter(worker.serving for worker in self.workers.values() if worker.held)
+        serving.update(worker.succeeding for worker in self.workers.values() if worker.succeeding)
         self._repay(waiting, serving)
         rest = dict(waiting)
         at_home = self._at_home()
@@ -183,7 +184,9 @@ class Pool:
             if not worker.held and rest.get(worker.home, 0) <= 0:
                 free.append(worker)
                 continue
-            if self._is_next(worker, rest, now, commit_s):
+            home = self._supervisors[worker.home]
+            if self._is_next(worker, rest, now, commit_s) and self._admits(home, serving):
+                serving[worker.home] += 1
                 rest[worker.home] -= 1
                 slots.append(Slot(worker.home, worker.number, 1, is_busy=True))
                 continue

@@ -123,7 +123,7 @@ def hostile_jobs(torture: Torture, rounds: int) -> dict[str, Figure]:
         jobs |= dispatch_round(torture, project, number)
         eventually(lambda: is_settled(project, good), SETTLED_WITHIN_S)
     torture.check(node.is_alive, f"the node is gone: {node.end_of_log}")
-    eventually(lambda: descriptors(node.pid) <= before[1], 20)
+    eventually(lambda: descriptors(node.pid) <= before[1] + 1, 20)  # the good client may have a journal now
     grown, latency = private_bytes(node.pid) - before[0], good.take_latency()
     torture.check(grown < GROWTH_BYTES, f"the node has grown by {grown >> 10} KiB")
     torture.check(latency["max_ms"] < 1000 * WORST_S, f"a good client waited {latency['max_ms']} ms")

@@ -20,6 +20,7 @@ CREATION_S = 0.02
 PAUSE_S = 0.04  # between kills, in the mean
 AT_ONCE = (1, 1, 2, 3, 4)
 BATCHES = (1, 1, 1, 1, 1, 1, 1, 3, 10, 30)
+JOURNAL_KILLS = 200  # of fewer, on a slow machine, none may have come to have a journal
 
 
 @scenario(
@@ -51,7 +52,8 @@ def kill_clients(torture: Torture, kills: int, acknowledged: int) -> dict[str, F
     broken = structural_problems(project.store_path)
     torture.check(project.run_until_idle(300) == 0, "the jobs could not all be done")
     broken += structural_problems(project.store_path)
-    torture.check(crowd.journals, "no client that was killed had written to a journal")
+    is_short = sum(done.values()) < JOURNAL_KILLS
+    torture.check(crowd.journals or is_short, "no client that was killed had written to a journal")
     killed = {f"kills_{way}": count for way, count in done.items()} | {"journals_of_killed": crowd.journals}
     return killed | judged(torture, History.of(project, ledgers), broken)
 

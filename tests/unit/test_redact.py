@@ -171,8 +171,9 @@ def test_no_form_lets_the_secret_through(before, name, form, secret, after):
         f"-----BEGIN PRIVATE KEY-----{'a' * 20}",
     ],
 )
-def test_a_hostile_megabyte_takes_less_than_a_second(piece):
+def test_a_hostile_megabyte_takes_seconds_at_most(piece):
+    """What backtracks over a megabyte takes minutes; a loaded machine takes a second and more."""
     text = piece * (2**20 // len(piece))
     begun = time.process_time()
     redact(text)
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 5
