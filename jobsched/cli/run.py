@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from jobsched.node import Node
 
 __all__ = ["run"]
-
-_LIVE_OBJECTS = 50_000  # a turn makes thousands that live until their jobs have run, and no cycles
 
 
 def run(
@@ -70,8 +67,6 @@ def _run(node: Node) -> int:
     """Run a node. A signal that comes when it is done must not turn its clean end into a death: the
     node puts back the handlers that it has found, and Python's own end resets all but the ignored.
     """
-    gc.freeze()
-    gc.set_threshold(_LIVE_OBJECTS)
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in numbers:
         signal.signal(number, lambda *_: node.stop())
