@@ -20,7 +20,7 @@ from jobsched.journal.intake import dropped, opened, outlived, set_aside, take_i
 from jobsched.journal.reader import Dispatched, Reader, request_of
 from jobsched.locks import is_locked
 from jobsched.reception import Reception
-from jobsched.store.base import JobStore, Refused, Reply, Request
+from jobsched.store.base import Accepted, JobStore, Refused, Reply, Request, Turn, TurnResult
 from jobsched.store.place import JOURNALS
 
 __all__ = ["Journals"]
@@ -58,6 +58,7 @@ class Journals:
         self._missed = 0
         self._forgotten: list[str] = []
         self._is_stopping = False
+        self._is_short = False  # of room
 
     def open(self, store: JobStore) -> None:
         """Adopt the journals that are there, and let clients have their own, if there is room for a board.
@@ -253,15 +254,18 @@ class Journals:
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
 
-    def learn(self, replies: list[Reply], store: JobStore, now: float) -> None:
-        """Take the replies of the turn, of which the last one is to `request`, if that was made."""
+    def learn(self, turn: Turn, result: TurnResult, store: JobStore, now: float) -> None:
+        """Take what a turn has done; the last of its requests is that of `request`, if one was made."""
         asked, self._asked = self._asked, None
+        replies = result.replies
+        if self._is_short and any(map(_has_added, turn.requests, replies)):
+            self._set_short(is_short=False)
         if asked is None:
             return
         if isinstance(replies[-1], Refused):
             self._put_off(replies[-1], store, now)
             return
-        self._close_board(is_closed=self._is_stopping)
+        self._set_short(is_short=result.is_over)
         ends = {span.journal: span.last for span in asked.taken}
         self._come = [entry for entry in self._come if entry.number > ends.get(entry.journal, 0)]
         self._come_at = now
@@ -275,7 +279,7 @@ class Journals:
             log.warning("what clients have dispatched waits in their journals: %s", refused.reason)
         self._again_at = now + _NO_ROOM_S
         if refused.kind == "StoreFull":
-            self._close_board(is_closed=True)  # they are refused too, then
+            self._set_short(is_short=True)
             return
         marks = store.journals()
         self._come = [entry for entry in self._come if entry.number > marks.get(entry.journal, 0)]
@@ -284,6 +288,11 @@ class Journals:
         """Have clients ask the node instead: it is about to stop."""
         self._is_stopping = True
         self._close_board(is_closed=True)
+
+    def _set_short(self, *, is_short: bool) -> None:
+        """Note whether there is room: without any, clients ask the node, and are refused."""
+        self._is_short = is_short
+        self._close_board(is_closed=is_short or self._is_stopping)
 
     def _close_board(self, *, is_closed: bool) -> None:
         if self._board is not None:
@@ -306,3 +315,8 @@ class Journals:
         for reader in [*self._slots.values(), *self._alone.values()]:
             reader.close()
         self._slots, self._alone = {}, {}
+
+
+def _has_added(request: Request, reply: Reply) -> bool:
+    """Say whether a request that was asked of the node has got room for its jobs."""
+    return bool(request.jobs) and not request.taken and isinstance(reply, Accepted)

@@ -327,7 +327,7 @@ class Node:
         paused = {name for request in turn.requests for name in request.pause}
         self._crew.give_back += self._pool.revoke_from(paused)
         self._reception.answer(result.replies)
-        self._journals.learn(result.replies, self._store, self._clock.monotonic())
+        self._journals.learn(turn, result, self._store, self._clock.monotonic())
         self._audience.see(turn, result)
         self._end_cancelled(turn)
         self._note_outcomes(turn, result)

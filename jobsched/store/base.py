@@ -248,7 +248,8 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     claimed again, or ended, meanwhile. `next_due` is the time of the earliest
     scheduled job or end of a pause, None without one. `stats` covers all categories. `blocked` are
     the categories whose next job is for a worker that holds nothing else, and found none. `is_full`
-    says that the store lives on the last of its room. `next_fire` is when the next schedule is to fire,
+    says that the store lives on the last of its room, `is_over` that entries of journals came in for which
+    there was none: new jobs would be refused. `next_fire` is when the next schedule is to fire,
     None without one; `fired` are the records that the firings have left, with their schedules' names.
     `changed` tells what requests have done to schedules; `moves` what became of jobs, as far as the turn
     asks for it, and `untold` how many moves are left out.
@@ -263,6 +264,7 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     blocked: list[str] = []
     pruned: int = 0
     is_full: bool = False
+    is_over: bool = False
     next_fire: int | None = None
     fired: list[tuple[str, FiringRecord]] = []
     changed: list[ScheduleNews] = []

@@ -120,6 +120,7 @@ class LmdbStore:
         make_private(path)
         self.lock = threading.Lock()  # held inside the environment; it guards the cache below too
         self._is_broken = False  # a commit has failed since it was opened
+        self._is_over = False  # the turn takes in what there is no room for by the quota
         self._env, self._dbs = open_environment(path)
         self._space = Space(path, self._env, self._dbs, quota_bytes)
         self._cache: Cache | None = None
@@ -151,23 +152,23 @@ class LmdbStore:
 
     def _without_room(self, turn: Turn) -> dict[int, str]:
         """Return the places of the requests for which there is no room, and why; that of the firings is
-        behind them all. Without room for journals' entries there is none for what was dispatched later.
+        behind them all. Journals' entries were accepted: they are let in before all else, and over the quota.
         """
         refused: dict[int, str] = {}
         unfinished = self._unfinished()
         needed = needed_for_outcomes(turn.outcomes)
         if turn.outcomes:
             self._space.refusal(needed, unfinished)  # whether to save
-        behind: str | None = None
+        self._is_over = False
         for place, request in sorted(enumerate(turn.requests), key=lambda entry: not entry[1].taken):
             if adds(request):
                 size = needed_for(request.jobs) + needed_for_schedules(request.schedules)
-                why = behind or self._space.refusal(needed + size, unfinished)
-                if why is None:
+                why = self._space.refusal(needed + size, unfinished)
+                if why is None or request.taken:
                     needed += size
+                    self._is_over |= why is not None
                 else:
                     refused[place] = why
-                    behind = why if request.taken else behind
         if turn.firings:
             why = self._space.refusal(needed + needed_for_firings(turn.firings), unfinished)
             if why is not None:
@@ -189,14 +190,15 @@ class LmdbStore:
             result = LmdbTurn(rows, saves=self._space.is_full).apply(
                 msgspec.structs.replace(turn, requests=kept, firings=firings) if refused else turn
             )
-        if not refused and not self._space.is_full:
+        if not refused and not self._space.is_full and not self._is_over:
             return result
         answers = iter(result.replies)
         replies: list[Reply] = [
             Refused("StoreFull", refused[place]) if place in refused else next(answers)
             for place in range(len(turn.requests))
         ]
-        return msgspec.structs.replace(result, replies=replies, is_full=self._space.is_full)
+        is_full, is_over = self._space.is_full, self._is_over
+        return msgspec.structs.replace(result, replies=replies, is_full=is_full, is_over=is_over)
 
     def recover(self, now: int, held: frozenset[int] = frozenset()) -> Recovered:
         """Begin a node's life: put back what an earlier one left in progress."""

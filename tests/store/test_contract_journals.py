@@ -147,19 +147,17 @@ def test_the_marks_outlive_the_store_and_a_new_node(reopen, new_job):
     assert isinstance(take_in(store, [(ONE, 9, 9)], new_job()), Refused)
 
 
-def test_without_room_for_entries_there_is_none_for_what_was_dispatched_later(
+def test_entries_come_in_over_the_quota_and_leave_no_room_for_what_was_dispatched_later(
     tmp_path, open_durable, new_job
 ):
-    """And they get the last of it, though they stand behind the others."""
+    """They were accepted; and they come first, though they stand behind the others."""
     store = open_durable(tmp_path / "small", 1 << 20)
-    entries = Request(jobs=[new_job(argument=bytes(1 << 20))], taken=[Span(ONE, 1, 1)])
+    entries = Request(jobs=[new_job(argument=bytes(900_000))], taken=[Span(ONE, 1, 1)])
     later = Request(jobs=[new_job()])
     pause = Request(pause={"mail": 0})
-    replies = store.apply(Turn(now=NOW, requests=[later, pause, entries])).replies
-    assert [type(reply) for reply in replies] == [Refused, Accepted, Refused]
-    assert {replies[0].kind, replies[2].kind} == {"StoreFull"}
-    fits = Request(jobs=[new_job(argument=bytes(600_000))], taken=[Span(ONE, 1, 1)])
-    later = Request(jobs=[new_job(argument=bytes(600_000))])
-    replies = store.apply(Turn(now=NOW, requests=[later, fits])).replies
-    assert [type(reply) for reply in replies] == [Refused, Accepted]
+    result = store.apply(Turn(now=NOW, requests=[later, pause, entries]))
+    assert [type(reply) for reply in result.replies] == [Refused, Accepted, Accepted]
+    assert result.replies[0].kind == "StoreFull"
+    assert result.is_over
+    assert not store.apply(Turn(now=NOW, requests=[later])).is_over
     store.close()

@@ -22,7 +22,7 @@ from jobsched.journal.writer import Journal
 from jobsched.journals import Journals
 from jobsched.reception import Reception
 from jobsched.store import lmdb
-from jobsched.store.base import NewJob, Query, Refused, Request, Turn
+from jobsched.store.base import Accepted, NewJob, Query, Refused, Request, Turn
 from jobsched.store.place import JOURNALS
 
 CONFIG = """
@@ -65,8 +65,9 @@ class World:
         self.journals.gather(self.now)
         asked = self.journals.request(self.now, is_behind=is_behind)
         requests = [*requests, *([asked] if asked else [])]
-        result = self.store.apply(Turn(now=1, requests=requests, forget_journals=self.journals.forgotten()))
-        self.journals.learn(result.replies, self.store, self.now)
+        turn = Turn(now=1, requests=requests, forget_journals=self.journals.forgotten())
+        result = self.store.apply(turn)
+        self.journals.learn(turn, result, self.store, self.now)
         return result.replies
 
     def ids(self):
@@ -242,20 +243,18 @@ def test_entries_of_another_boot_are_taken_in_though_their_times_are_to_come(wor
     assert world.journals.is_empty
 
 
-def test_where_there_was_no_room_others_get_none_before_what_waits(world, attached, monkeypatch):
+def test_what_was_accepted_comes_in_over_the_quota_and_others_are_refused_then(world, attached):
     _, journal = attached()
     ids = append(journal, new_job(size=30_000))
-    monkeypatch.setattr(world.store, "_quota_bytes", 1)
     world.store._space._quota = 1
-    [reply] = world.turn()
-    assert reply.kind == "StoreFull"
+    refused, accepted = world.turn(Request(jobs=[new_job()]))
+    assert (refused.kind, type(accepted)) == ("StoreFull", Accepted)
+    assert world.ids() == ids
     assert not journal.takes([Request(jobs=[new_job()])])
-    world.now -= 0.9  # it would not be tried again before a second has passed
-    replies = world.turn(Request(jobs=[new_job()]), is_behind=True)
-    assert [type(reply) for reply in replies] == [Refused, Refused]
+    assert isinstance(world.turn(Request(jobs=[new_job()]))[0], Refused)
+    assert not journal.takes([Request(jobs=[new_job()])])
     world.store._space._quota = 1 << 30
-    world.now -= 0.9
-    world.turn(Request(jobs=[later := new_job()]), is_behind=True)
+    world.turn(Request(jobs=[later := new_job()]))
     assert world.ids() == [*ids, later.id]
     assert journal.takes([Request(jobs=[new_job()])])
 
@@ -495,14 +494,32 @@ def test_what_clients_have_not_finished_making_is_deleted(world):
 # Without a node.
 
 
-def test_a_full_store_leaves_them_as_they_are(world, attached):
+def test_a_store_over_its_quota_takes_them_in(world, attached):
     _, journal = attached()
     ids = append(journal, new_job(size=30_000))
     journal.let_go()
     world.journals.close()
     world.store._space._quota = 1
+    assert take_in(world.store, world.place, 1) is None
+    assert world.ids() == ids
+    assert journal_files(world.folder) == []
+
+
+def test_a_store_with_no_room_at_all_leaves_them_as_they_are(world, attached, monkeypatch):
+    _, journal = attached()
+    ids = append(journal, new_job(size=30_000))
+    journal.let_go()
+    world.journals.close()
+    apply = world.store._apply
+
+    def no_room(turn, refused):
+        if any(place not in refused for place, request in enumerate(turn.requests) if request.jobs):
+            raise NoRoom("the disk is full")
+        return apply(turn, refused)
+
+    monkeypatch.setattr(world.store, "_apply", no_room)
     assert take_in(world.store, world.place, 1).kind == "StoreFull"
-    world.store._space._quota = 1 << 30
+    monkeypatch.undo()
     assert take_in(world.store, world.place, 1) is None
     assert world.ids() == ids
     assert journal_files(world.folder) == []
