@@ -179,7 +179,7 @@ class Pool:
         free: list[WorkerLink] = []
         # Idle ones first: a busy one must not take ahead what they could start.
         for worker in sorted(self.workers.values(), key=lambda worker: bool(worker.held)):
-            if not worker.is_ready or worker.is_leaving:
+            if not worker.is_ready or worker.is_leaving or worker.succeeding:
                 continue
             if not worker.held and rest.get(worker.home, 0) <= 0:
                 free.append(worker)

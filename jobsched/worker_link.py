@@ -110,9 +110,7 @@ class WorkerLink(FramedSocket[wire.FromWorker]):
     def hand_out(self, claims: Sequence[Claim], category: str, now: float) -> None:
         """Give the worker jobs to run after those that it holds."""
         if not self.held:
-            self.progress_at = now
-        if not self.held:
-            self.serving = category
+            self.progress_at, self.serving = now, category
         elif category != self.serving:
             self.succeeding = category
         self.held.extend([Held(claim.job, claim.number) for claim in claims])

@@ -333,6 +333,7 @@ def test_a_lent_worker_gets_only_a_job_of_its_own_before_it_is_back(crew):
     it.give(1, "mail")
     assert it.slots(mail=5, reports=5) == {}
     it.pool.workers[1].held.clear()
+    list(it.pool.workers[1].by_category([ran(1), ran(2)]))
     assert it.slots(mail=5, reports=5) == {1: ("mail", 21)}
 
 
@@ -370,6 +371,17 @@ def test_no_more_workers_hold_jobs_of_a_category_than_it_may_have(crew):
     assert it.slots(mail=5) == {1: ("mail", 1)}
     it.give(1, "mail")
     assert it.slots(mail=5) == {}
+
+
+def test_behind_the_job_of_its_own_a_lent_worker_gets_nothing_more(crew):
+    """It would stand behind jobs of two categories, and be counted for one."""
+    it = crew()
+    it.target(mail=1)
+    it.supervisors["mail"].mean_run_s = it.supervisors["reports"].mean_run_s = 0.0001
+    it.give(1, "reports")
+    assert it.slots(reports=100) == {1: ("reports", 20)}
+    it.give(1, "mail")
+    assert it.slots(reports=100) == {}
 
 
 def test_a_lent_worker_keeps_the_job_of_its_own_that_it_holds_ahead(crew):
