@@ -208,11 +208,6 @@ class Journals:
     # The turn.
 
     @property
-    def has_come(self) -> bool:
-        """Whether something is to be taken in."""
-        return bool(self._come)
-
-    @property
     def is_empty(self) -> bool:
         """Whether nothing is to be taken in or to be read."""
         return not self._come and not list(self._has_come())

@@ -44,7 +44,7 @@ def take_in(store: JobStore, place: Path, now: int) -> Refused | None:
                 log.warning("journals of %s are not taken in: %s", place, reply.reason)
                 return reply
         dropped(folder, gone)
-        forgotten = outlived(folder, store)
+        forgotten = outlived(folder, store) if gone else []
         if forgotten:
             store.apply(Turn(now=now, forget_journals=forgotten))
     return None
@@ -55,9 +55,10 @@ def opened(folder: Path, store: JobStore) -> list[Reader]:
 
     Raises StoreError if one cannot be opened now.
     """
-    marks = store.journals()
+    files = journal_files(folder)
+    marks = store.journals() if files else {}
     readers: list[Reader] = []
-    for path in journal_files(folder):
+    for path in files:
         try:
             readers.append(Reader(path, marks.get(path.stem, 0)))
         except FileNotFoundError:
