@@ -68,7 +68,7 @@ DRAIN = {
 }
 DISPATCH = {
     "lmdb": 4000,
-    "codec": 12_000,
+    "codec": 9800,
     "commits": 150,
     "frames out": 150,
     "frames in": 200,
@@ -76,7 +76,7 @@ DISPATCH = {
     "all": 130_000,
 }
 BULK_DISPATCH = {
-    "lmdb": 80,
+    "lmdb": 60,
     "codec": 2420,
     "commits": 3,
     "frames out": 4,

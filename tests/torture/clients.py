@@ -94,6 +94,11 @@ class Crowd:
                 if any(file.read_bytes()[START : START + 8]):
                     self._seen.add(file.stem)
 
+    def has_journals(self) -> bool:
+        """Say whether a client has written to a journal by now."""
+        self.look_for_journals()
+        return self.journals > 0
+
     def fill(self, rng: random.Random) -> None:
         """Start the clients that are missing."""
         while len(self.clients) < self._size:

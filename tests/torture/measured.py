@@ -8,6 +8,9 @@ from pathlib import Path
 from nodes import Node
 
 from jobsched import Dispatcher
+from jobsched.journal.file import journal_files
+
+MOST_DISPATCHES = 2000
 
 
 def private_bytes(pid: int) -> int:
@@ -47,6 +50,14 @@ class GoodClient:
         self.took_s.append(time.monotonic() - began)
         self.labels.append(label)
         time.sleep(self._pace_s)
+
+    def dispatch_until_it_has_a_journal(self, journals: Path) -> None:
+        """Dispatch until there is a journal in a directory of them: the node has one file more open then."""
+        for _ in range(MOST_DISPATCHES):
+            if journal_files(journals):
+                return
+            self.dispatch()
+        raise AssertionError(f"{MOST_DISPATCHES} dispatches, and no journal in {journals}")
 
     def take_latency(self) -> dict[str, float]:
         """Return median and worst since the last time, in ms."""

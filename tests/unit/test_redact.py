@@ -171,9 +171,11 @@ def test_no_form_lets_the_secret_through(before, name, form, secret, after):
         f"-----BEGIN PRIVATE KEY-----{'a' * 20}",
     ],
 )
-def test_a_hostile_megabyte_takes_seconds_at_most(piece):
-    """What backtracks over a megabyte takes minutes; a loaded machine takes a second and more."""
+def test_a_hostile_megabyte_takes_less_than_a_second(piece):
     text = piece * (2**20 // len(piece))
-    begun = time.process_time()
-    redact(text)
-    assert time.process_time() - begun < 5
+    took = 1.0
+    for _ in range(3):  # other processes may slow one of them down
+        begun = time.process_time()
+        redact(text)
+        took = min(took, time.process_time() - begun)
+    assert took < 1
