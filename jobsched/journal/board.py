@@ -143,7 +143,7 @@ class JournalBoard:
 
     def is_given_up(self, slot: int) -> bool:
         """Say whether a journal's client is to write to it no more."""
-        return self.taken(slot) == _GIVEN_UP
+        return self._words[_FIRST + 2 * slot + 1] == _GIVEN_UP
 
     def close(self) -> None:
         """Let go of it."""
