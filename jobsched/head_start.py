@@ -13,7 +13,17 @@ from collections.abc import Collection, Mapping
 
 from jobsched.crew import Crew
 from jobsched.job import State, is_final
-from jobsched.store.base import CategoryStats, Claim, NewJob, Outcome, Request, Slot, Turn, TurnResult
+from jobsched.store.base import (
+    CategoryStats,
+    Claim,
+    JobStore,
+    NewJob,
+    Outcome,
+    Request,
+    Slot,
+    Turn,
+    TurnResult,
+)
 from jobsched.supervisor import Supervisor
 from jobsched.worker_link import Doom, WorkerLink
 
@@ -36,7 +46,9 @@ class HeadStart:
         self.begun: list[Claim] = []
         self.slots: list[Slot] = []
 
-    def begin(self, request: Request | None, stats: Mapping[str, CategoryStats], now: float) -> None:
+    def begin(
+        self, request: Request | None, stats: Mapping[str, CategoryStats], store: JobStore, now: float
+    ) -> None:
         """Hand out the jobs of what the next turn takes in from journals, if they can start at once: where
         no other job may be before them in their queue, and each finds a worker that idles at home.
         """
@@ -46,17 +58,16 @@ class HeadStart:
             return
         for category, jobs in _by_category(request).items():
             if category not in stats or (not stats[category].paused and not stats[category][State.PENDING]):
-                self._start(category, jobs, now)
+                workers = self._idle(category, now)[: len(jobs)]
+                if len(workers) == len(jobs) and _are_new(jobs, store):
+                    self._start(category, jobs, workers, now)
 
-    def _start(self, category: str, jobs: list[NewJob], now: float) -> None:
-        workers = self._idle(category, now)[: len(jobs)]
-        if len(workers) < len(jobs):
-            return
+    def _start(self, category: str, jobs: list[NewJob], workers: list[WorkerLink], now: float) -> None:
         assert self._last is not None
         first = self._last + len(self.begun) + 1
         given = [
             Claim(number, worker.number, 1, job.id, job.record)
-            for number, (job, worker) in enumerate(zip(jobs, workers, strict=False), first)
+            for number, (job, worker) in enumerate(zip(jobs, workers, strict=True), first)
         ]
         slots = [Slot(category, worker.number, 0) for worker in workers]
         self._given.update((claim.number, worker) for claim, worker in zip(given, workers, strict=True))
@@ -105,6 +116,12 @@ class HeadStart:
     def is_undoing(self) -> bool:
         """Whether a job may still run whose claim was not committed: nothing is to be claimed meanwhile."""
         return any(worker.doom is _UNDONE for worker in self._crew.pool.workers.values())
+
+
+def _are_new(jobs: list[NewJob], store: JobStore) -> bool:
+    """Say whether no job is there already, or comes twice: a client may have asked for it in another way."""
+    ids = {job.id for job in jobs}
+    return len(ids) == len(jobs) and not any(store.get(job_id) for job_id in ids)
 
 
 def _adds_nothing(outcome: Outcome) -> bool:

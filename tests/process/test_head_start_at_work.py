@@ -2,12 +2,14 @@
 
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 from nodes import Node, eventually
 
 from jobsched.job import State
+from jobsched.job_id import new_id
 from jobsched.store.place import JOURNALS
 
 
@@ -75,3 +77,13 @@ def test_a_node_killed_before_the_commit_leaves_the_job_to_the_next_one(project,
     assert job.result(timeout=20) == "a"
     assert runs(project, "a") == [False, True]
     assert project.status(job.id).state is State.COMPLETED
+
+
+def test_a_job_that_has_run_is_not_begun_again_by_a_dispatch_of_the_same_id(project, slow):
+    _, dispatcher = slow(".")
+    job_id = str(uuid.UUID(bytes=new_id()))
+    for _ in range(3):
+        job = dispatcher.dispatch("tasks:alone", "mail", args=("a",), id=job_id)
+        assert job.result(timeout=20) is None
+    assert dispatcher.dispatch("tasks:mark", "mail", args=("b",)).result(timeout=20) == "b"
+    assert runs(project, "a") == [True]

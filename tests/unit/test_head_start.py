@@ -19,6 +19,7 @@ from jobsched.store.base import (
     TurnResult,
 )
 from jobsched.store.journal_marks import Span
+from jobsched.store.memory import MemoryStore
 
 EMPTY = CategoryStats([0] * len(State))
 
@@ -49,14 +50,16 @@ def begin(crew):
     and begins; it returns the claims, the head start and the crew.
     """
 
-    def make(request, stats=None, *, categories="[categories.mail]\n[categories.reports]\n", **crew_has):
+    def make(
+        request, stats=None, store=None, *, categories="[categories.mail]\n[categories.reports]\n", **crew_has
+    ):
         made = crew(categories)
         made.target(**dict.fromkeys(made.supervisors, 1))
         for name, value in crew_has.items():
             setattr(made, name, value)
         head_start = HeadStart(made, made.supervisors)
         head_start.hand_out(Turn(now=1), committed(), NOW)
-        head_start.begin(request, stats or {}, NOW)
+        head_start.begin(request, stats or {}, store or MemoryStore(), NOW)
         return head_start.begun, head_start, made
 
     return make
@@ -89,6 +92,18 @@ def test_none_starts_where_not_all_find_a_worker(begin):
     assert begin(come(1, 2))[0] == []
 
 
+def test_none_starts_that_is_there_already_or_comes_twice(begin):
+    """Where a client could not know whether its entry counts, it has asked the node for the same job."""
+    store = MemoryStore()
+    store.apply(Turn(now=1, requests=[Request(jobs=come(1).jobs)]))
+    assert begin(come(1), {}, store)[0] == []
+    _, head_start, crew = begin(come(3))
+    crew.target(mail=3)
+    head_start.hand_out(Turn(now=1), committed(last=11), NOW)
+    head_start.begin(come(2, 2), {}, MemoryStore(), NOW)
+    assert head_start.begun == []
+
+
 def test_a_delayed_job_does_not_start_and_keeps_none_from_it(begin):
     request = Request(jobs=[*come(1, due_at=5).jobs, *come(2).jobs], taken=come(1).taken)
     assert [claim.job for claim in begin(request)[0]] == [job_id(2)]
@@ -118,13 +133,13 @@ def test_no_more_start_than_the_category_may_run_and_its_rate_allows(begin):
     assert len(claims) == 1
     crew.target(mail=2)
     head_start.hand_out(Turn(now=1), committed(*claims, last=11), NOW)
-    head_start.begin(come(2), {}, NOW)
+    head_start.begin(come(2), {}, MemoryStore(), NOW)
     assert head_start.begun == []
     rated = "[categories.mail]\nrate = '1/h'\n"
     claims, head_start, crew = begin(come(1), categories=rated)
     crew.target(mail=2)
     head_start.hand_out(Turn(now=1), committed(*claims, last=11), NOW)
-    head_start.begin(come(2), {}, NOW)
+    head_start.begin(come(2), {}, MemoryStore(), NOW)
     assert head_start.begun == []
 
 
@@ -132,12 +147,12 @@ def test_none_starts_before_a_turn_is_committed_nor_after_one_that_was_not(begin
     made = crew()
     made.target(mail=1)
     first = HeadStart(made, made.supervisors)
-    first.begin(come(1), {}, NOW)
+    first.begin(come(1), {}, MemoryStore(), NOW)
     assert first.begun == []
     _, later, made = begin(come(1))
     later.undo()
     made.target(mail=2)
-    later.begin(come(2), {}, NOW)
+    later.begin(come(2), {}, MemoryStore(), NOW)
     assert later.begun == []
 
 
