@@ -89,16 +89,23 @@ class Channel:
 
     def receive(self) -> None:
         """Wait for what comes next, and sort it. Raises ConnectionError when the node is gone."""
-        self._socket.recv(1, socket.MSG_PEEK)  # the wait, in which a job's time may run out
+        while not self._takes():
+            self._socket.recv(1, socket.MSG_PEEK)  # the wait, in which a job's time may run out
+
+    def _takes(self) -> bool:
+        """Sort what has come; False if nothing has."""
         self._takes_frame = True
         try:
-            data = self._socket.recv(_RECEIVE)
+            data = self._socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
             if not data:
                 raise ConnectionResetError("the node is gone")
             for body in self._frames.feed(data):
                 self._sort(self._decode(body))
+        except BlockingIOError:
+            return False
         finally:
             self._takes_frame = False
+        return True
 
     def _sort(self, message: wire.ToWorker) -> None:
         if isinstance(message, wire.Work):

@@ -140,6 +140,8 @@ class Journals:
 
     def is_quiet(self) -> bool:
         """Have clients ring from now on; say whether there is nothing to take in yet."""
+        if self._board is not None:
+            self._board.silence()  # only now: what woke us is worth more than what has woken us
         if self._come:
             return True  # no need to ring: what comes will be seen when these are taken in
         if self._slots and self._board is not None:

@@ -35,6 +35,7 @@ class JournalBoard:
         self._words = memoryview(self._memory).cast("Q")  # which makes each one store, never half seen
         self.path = f"/proc/{os.getpid()}/fd/{handle}"
         self._bell = -1
+        self._is_ringing = False
         self._handles: list[int] = []
 
     @classmethod
@@ -108,9 +109,15 @@ class JournalBoard:
         return self._bell
 
     def hear(self) -> None:
-        """Take the rings that have come."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._bell, 4096)
+        """Note that somebody has rung."""
+        self._is_ringing = True
+
+    def silence(self) -> None:
+        """Take the rings that were heard."""
+        if self._is_ringing:
+            self._is_ringing = False
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._bell, 4096)
 
     @property
     def is_closed(self) -> bool:

@@ -16,6 +16,8 @@ from jobsched.store.journal_marks import Span
 
 __all__ = ["Dispatched", "Reader", "request_of"]
 
+_NEAR = 1024  # bytes from the beginning on, which are read with what follows them
+
 _decode = msgspec.msgpack.Decoder(list[NewJob]).decode
 
 
@@ -44,8 +46,9 @@ class Reader:
         """Return the entries that have come. Raises ValueError if the next one is whole and holds no jobs, or
         is not the next one.
         """
-        found = self._found(self._offset)
-        if not found and self._offset != file.START:  # the client has begun again, as all were in the store
+        offset = file.START if self._offset <= _NEAR else self._offset
+        found = self._found(offset)
+        if not found and offset != file.START:  # the client has begun again, as all were in the store
             found = self._found(file.START)
         return found
 

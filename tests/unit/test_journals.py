@@ -472,6 +472,8 @@ def test_a_client_wakes_a_node_that_sleeps_and_does_not_wait_where_others_rang_t
     append(journal, new_job())
     assert select.select([bell], [], [], 0)[0] == [bell]
     bell.hear()
+    world.turn()
+    world.journals.is_quiet()
     assert select.select([bell], [], [], 0)[0] == []
     client = JournalBoard.opened(bell.path, bell.token)
     for _ in range(1 << 17):  # more than a pipe holds
