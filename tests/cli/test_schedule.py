@@ -1,6 +1,8 @@
 import contextlib
 import re
 import shlex
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -366,6 +368,13 @@ def test_the_check_finds_a_schedule_without_its_task(project):
     assert "schedules.b.cron: cron '0 3 30 2 *' never fires" in project.process("check", code=2).err
 
 
+def import_s(project):
+    """How long it takes here to start a command line in a process of its own, in seconds."""
+    before = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import jobsched.cli.app"], env=project.environment, check=True)
+    return time.monotonic() - before
+
+
 def test_all_of_it_works_beside_a_node_and_within_a_second(project):
     with project.node():
         project(*NIGHTLY)
@@ -378,6 +387,7 @@ def test_all_of_it_works_beside_a_node_and_within_a_second(project):
                 "schedule", "add", "x", "tasks:sned", "--category", "mail", "--every", "5m", code=2
             ).err
         )
+        took, started = [], [import_s(project)]
         for words in (
             ["list"], ["get", "nightly"], ["history", "nightly"], ["next", "nightly"], ["lint", "own.toml"],
             ["apply", "own.toml"], ["deactivate", "a"], ["activate", "a"], ["update", "a", "--every", "1h"],
@@ -385,7 +395,9 @@ def test_all_of_it_works_beside_a_node_and_within_a_second(project):
         ):  # fmt: skip
             before = time.monotonic()
             project("schedule", *words, "--json")
-            assert time.monotonic() - before < 1
+            took.append(time.monotonic() - before)
+        started.append(import_s(project))
+        assert max(took) < max(1, 2 * max(started))  # on a slow machine, or one that others load
         assert names(project) == []
 
 
