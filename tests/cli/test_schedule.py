@@ -368,11 +368,17 @@ def test_the_check_finds_a_schedule_without_its_task(project):
     assert "schedules.b.cron: cron '0 3 30 2 *' never fires" in project.process("check", code=2).err
 
 
-def import_s(project):
-    """How long it takes here to start a command line in a process of its own, in seconds."""
-    before = time.monotonic()
+def is_in_time(project, words):
+    """Whether a command takes less than a second; or on a slow machine, or one that others load, less than
+    six starts of a process that only imports what commands are made of.
+    """
+    began = time.monotonic()
+    project("schedule", *words, "--json")
+    ended = time.monotonic()
+    if ended - began < 1:
+        return True
     subprocess.run([sys.executable, "-c", "import jobsched.cli.app"], env=project.environment, check=True)
-    return time.monotonic() - before
+    return ended - began < 6 * (time.monotonic() - ended)
 
 
 def test_all_of_it_works_beside_a_node_and_within_a_second(project):
@@ -387,17 +393,13 @@ def test_all_of_it_works_beside_a_node_and_within_a_second(project):
                 "schedule", "add", "x", "tasks:sned", "--category", "mail", "--every", "5m", code=2
             ).err
         )
-        took, started = [], [import_s(project)]
         for words in (
             ["list"], ["get", "nightly"], ["history", "nightly"], ["next", "nightly"], ["lint", "own.toml"],
             ["apply", "own.toml"], ["deactivate", "a"], ["activate", "a"], ["update", "a", "--every", "1h"],
             ["remove", "a"], ["clear", "--yes"],
         ):  # fmt: skip
-            before = time.monotonic()
-            project("schedule", *words, "--json")
-            took.append(time.monotonic() - before)
-        started.append(import_s(project))
-        assert max(took) < max(1, 2 * max(started))  # on a slow machine, or one that others load
+            tries = 1 if words[0] == "remove" else 3
+            assert any(is_in_time(project, words) for _ in range(tries)), words
         assert names(project) == []
 
 
