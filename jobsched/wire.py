@@ -43,7 +43,6 @@ __all__ = [
     "Peer",
     "Question",
     "Ready",
-    "Ring",
     "Seen",
     "Survey",
     "Surveyed",
@@ -147,10 +146,6 @@ class Attached(msgspec.Struct, frozen=True, array_like=True, tag=True):
     categories: frozenset[str] = frozenset()
 
 
-class Ring(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Wake up: there is something in the client's journal."""
-
-
 class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Ask how the node is doing."""
 
@@ -218,7 +213,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 Question = Ask | Look | Find
-FromClient = Hello | Question | Survey | Listen | Attach | Ring
+FromClient = Hello | Question | Survey | Listen | Attach
 FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed | Told | Attached
 FromWorker = Filled | Done | Question | Ready
 ToWorker = Work | Drop | Answer | Seen | Found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 import weakref
@@ -29,10 +28,6 @@ class Node(Protocol):
 
     def attach(self, journal: str) -> wire.Attached:
         """Ask the node to take in what the journal of that name holds, from now on."""
-        ...
-
-    def ring(self) -> None:
-        """Wake the node."""
         ...
 
     def is_silent(self) -> bool:
@@ -138,12 +133,10 @@ class Journal:
         return True
 
     def _ring(self) -> bool:
-        assert self._node is not None
         assert self._board is not None
         if not self._board.is_rung_for:
             return False
-        with contextlib.suppress(OSError):  # it is on disk: the next node finds it
-            self._node.ring()
+        self._board.ring()
         return True
 
     def close(self) -> None:
