@@ -1,4 +1,5 @@
 import contextlib
+import os
 import re
 import shlex
 import subprocess
@@ -370,12 +371,14 @@ def test_the_check_finds_a_schedule_without_its_task(project):
 
 def is_in_time(project, words):
     """Whether a command takes less than a second; or on a slow machine, or one that others load, less than
-    six starts of a process that only imports what commands are made of.
+    six starts of a process that only imports what commands are made of. Where more than one and a half
+    processes want each core, only what hangs is found: the time says more about the others.
     """
     began = time.monotonic()
     project("schedule", *words, "--json")
     ended = time.monotonic()
-    if ended - began < 1:
+    is_crowded = os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+    if ended - began < (20 if is_crowded else 1):
         return True
     subprocess.run([sys.executable, "-c", "import jobsched.cli.app"], env=project.environment, check=True)
     return ended - began < 6 * (time.monotonic() - ended)
