@@ -8,6 +8,7 @@ a secret is no secret to any pattern: to redact twice changes nothing more.
 from __future__ import annotations
 
 import re
+import string
 from typing import Any
 
 __all__ = ["hidden", "is_secret_name", "redact"]
@@ -44,10 +45,16 @@ def redact(text: str) -> str:
     and key: value; what a bearer or a URL's user shows; private key blocks; and tokens of well-known
     shapes. The rest of the text stays as it is.
     """
-    text = _without_private_keys(text)
-    text = _URL.sub(rf"\1{_MARK}@", text)
-    text = _BEARER.sub(rf"\1{_MARK}", text)
-    text = _TOKEN.sub(_MARK, text)
+    # Most texts hint at few of these: to look for the hints takes a small part of the time.
+    lower = text.lower()
+    if "private key" in lower:
+        text = _without_private_keys(text)
+    if "://" in lower:
+        text = _URL.sub(rf"\1{_MARK}@", text)
+    if "bearer" in lower:
+        text = _BEARER.sub(rf"\1{_MARK}", text)
+    if any(hint in lower for hint in _TOKEN_HINTS):
+        text = _TOKEN.sub(_MARK, text)
     return _without_values(text)
 
 
@@ -110,11 +117,19 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_TOKEN_HINTS = (
+    *("akia", "asia", "gho_", "ghp_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "aiza"),
+    *("k_live_", "k_test_", "sk-", "eyj"),
+)
 
-_KEY = re.compile(
+_NAME = re.compile(  # from the hint that it is one of a secret to its end, in lower case
+    "(?:api[_-]?key|access[_-]?key|private[_-]?key|passw|passphrase|secret|authoriz|credential|token|cookie|pwd)"
+    "[a-z0-9_-]*+"
+)
+_NAME_CHARS = f"{string.ascii_letters}{string.digits}_-"
+_MAX_NAME = 128
+_SIGN = re.compile(
     r"""
-    (?<![A-Za-z0-9_-])
-    (?P<name> [A-Za-z0-9_-]{1,128}+ )
     \\{0,3} ["']? \]? [ \t]{0,8}
     (?: :[ \t]{0,3}(?:str|bytes|int)(?:[ \t]{0,3}\|[ \t]{0,3}None)?[ \t]{0,3}=  # an annotation
       | ={1,3}>? | :=? (?!:)
@@ -151,21 +166,42 @@ def _without_values(text: str) -> str:
     """Hide what follows the names of secrets."""
     kept: list[str] = []
     done = 0
-    for key in _KEY.finditer(text):
-        if key.start() >= done and is_secret_name(key["name"]) and (span := _value(text, key)):
+    for hinted in _NAME.finditer(_lower(text)):
+        sign = hinted.start() >= done and _SIGN.match(text, hinted.end())
+        if not sign:
+            continue
+        name = _whole_name(text, *hinted.span())
+        if len(name) <= _MAX_NAME and is_secret_name(name) and (span := _value(text, name, sign)):
             kept += text[done : span[0]], _MARK
             done = span[1]
     return "".join([*kept, text[done:]])
 
 
-def _value(text: str, key: re.Match[str]) -> tuple[int, int] | None:
-    """Return from where to where the value of a key goes, quotes left out; None without one."""
-    at = key.end()
+def _lower(text: str) -> str:
+    """Return a text in lower case, each character in its place.
+
+    The two that are not ASCII but whose lower case is, or begins so, give way to spaces.
+    """
+    return text.replace("\u212a", " ").replace("\u0130", " ").lower()
+
+
+def _whole_name(text: str, begin: int, end: int) -> str:
+    """Return the name that ends with what is there from begin to end.
+
+    Of one that is too long, only so much that it still is.
+    """
+    before = text[max(0, begin - _MAX_NAME) : begin]
+    return before[len(before.rstrip(_NAME_CHARS)) :] + text[begin:end]
+
+
+def _value(text: str, name: str, sign: re.Match[str]) -> tuple[int, int] | None:
+    """Return from where to where the value of a name goes, quotes left out; None without one."""
+    at = sign.end()
     if quoted := _QUOTED.match(text, at):
         opening = _OPENING.match(text, at)
         begin = opening.end() if opening else at
         return (begin, quoted.end()) if begin < quoted.end() else None
-    if key[0].rstrip().endswith(":") and key["name"].lower().endswith(("authorization", "cookie")):
+    if sign[0].rstrip().endswith(":") and name.lower().endswith(("authorization", "cookie")):
         found = _HEADER.match(text, at)
     else:
         found = None if text[at : at + 1] in "([{<" else _PLAIN.match(text, at)

@@ -180,6 +180,17 @@ class Project:
         """Have a node do all there is to do; return its exit code."""
         return self.launch("--until-idle").wait(seconds)
 
+    def limit_s(self, promised_s: float) -> float:
+        """Return a promised limit of a stop, or four stops of a node with nothing to do where these take
+        longer: on a slow machine, or one that others load.
+        """
+        node = self.start()
+        eventually(node.workers)
+        began = time.monotonic()
+        node.terminate()
+        assert node.wait() == 0, node.end_of_log
+        return max(promised_s, 4 * (time.monotonic() - began))
+
     def answers(self) -> bool:
         """Say whether a node answers on the store."""
         try:

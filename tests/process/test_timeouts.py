@@ -62,8 +62,7 @@ def overstayed(served):
     ]
     behind = [jobs.dispatch("tasks:mark", name, args=(f"behind-{name}",)) for name in STUBBORN]
     runs = [eventually(lambda name=name: project.started(name))[0] for name in STUBBORN]
-    orphans = [eventually(lambda kind=kind: pid_in(project, kind)) for kind in ORPHANS]
-    assert all(map(is_running, orphans))
+    assert all(eventually(lambda kind=kind: pid_in(project, kind)) for kind in ORPHANS)  # they ran
     gone_after_s: dict[str, float] = {}
 
     def are_gone():
@@ -90,14 +89,14 @@ def overstayed(served):
 @pytest.mark.parametrize("task", ["sleep", "lock", "sleep_async", "catch_exceptions"])
 def test_a_run_is_ended_by_an_exception_where_it_stands(served, task):
     project, jobs = served
-    job = jobs.dispatch(f"stubborn_tasks:{task}", "plain", args=(task,), timeout=0.15)
-    with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.15 s") as failure:
+    job = jobs.dispatch(f"stubborn_tasks:{task}", "plain", args=(task,), timeout=0.5)
+    with pytest.raises(JobFailed, match=r"JobTimeout: timed out after 0\.5 s") as failure:
         job.result(20)
     assert f"in {task}" in failure.value.traceback
     assert "asyncio/runners.py" not in failure.value.traceback.partition("direct cause")[2]
     (run,) = project.started(task)
     assert run.end is not None
-    assert (run.end - run.start) / 1e9 >= 0.14
+    assert (run.end - run.start) / 1e9 >= 0.4
     eventually(lambda: not is_running(run.pid))  # its worker may be in any state
     assert project.status(job.id).crashes == 0
 
@@ -118,7 +117,7 @@ def test_a_thread_that_a_run_has_left_holds_up_no_other_job(project, at_import):
 
 def test_a_timeout_is_a_failed_attempt(served):
     project, jobs = served
-    job = jobs.dispatch("stubborn_tasks:sleep", "plain", args=("twice",), timeout=0.05, max_retries=1)
+    job = jobs.dispatch("stubborn_tasks:sleep", "plain", args=("twice",), timeout=0.5, max_retries=1)
     with pytest.raises(JobFailed):
         job.result(20)
     assert [run.attempt for run in project.started("twice")] == [1, 2]

@@ -126,7 +126,8 @@ class Killer:
         preloader = self._node.preloader()
         parents = [self._node.pid, *([preloader.pid] if preloader else [])]
         found = set(zombies(parents))
-        if seconds_until(lambda: not found & set(zombies(parents)), ZOMBIE_LIMIT_S) is None:
+        limit_s = self._torture.limit_s(ZOMBIE_LIMIT_S)
+        if seconds_until(lambda: not found & set(zombies(parents)), limit_s) is None:
             self.zombies += found & set(zombies(parents))
 
     def stop(self) -> None:

@@ -117,12 +117,16 @@ class Torture:
             self.failures.append(text)
         return bool(condition)
 
-    def check_in_time(self, seconds: float, limit_s: float, what: str) -> bool:
-        """Note a failure if something took too long. A machine that others load gets three times as
-        long: then the limit says more about them.
+    def limit_s(self, promised_s: float) -> float:
+        """Return a promised limit of time. A machine that others load gets three times as long: then the
+        limit says more about them.
         """
         self.load = max(self.load, load_per_core())
-        limit_s *= _PATIENCE if self.load > _LOADED else 1
+        return promised_s * (_PATIENCE if self.load > _LOADED else 1)
+
+    def check_in_time(self, seconds: float, promised_s: float, what: str) -> bool:
+        """Note a failure if something took too long."""
+        limit_s = self.limit_s(promised_s)
         return self.check(seconds <= limit_s, f"{what} took {seconds:.2f} s, {limit_s:g} s at most")
 
     def check_none(self, **found: Collection[Any]) -> dict[str, Figure]:

@@ -68,7 +68,7 @@ def survive(torture: Torture, project: Project, rounds: int) -> dict[str, Figure
             lambda death=death, condemned=condemned: (
                 not alive(project, condemned) and (death != "node" or not project.left_behind())
             ),
-            GONE_LIMIT_S,
+            torture.limit_s(GONE_LIMIT_S),
         )
         if torture.check(seconds is not None, f"2 s after {death}: {alive(project, condemned)} are alive"):
             gone_s[death].append(seconds)
@@ -152,7 +152,9 @@ def stop_stuck(torture: Torture, project: Project, rounds: int) -> dict[str, Fig
         stop_s.append(time.monotonic() - began)
         torture.check(code in (0, 3), f"exit code {code}: {node.end_of_log}")
         torture.check(
-            seconds_until(lambda: not (alive(project, []) or project.left_behind()), GONE_LIMIT_S)
+            seconds_until(
+                lambda: not (alive(project, []) or project.left_behind()), torture.limit_s(GONE_LIMIT_S)
+            )
             is not None,
             f"2 s after a stop {alive(project, [])} and {project.left_behind()} are alive",
         )
@@ -181,5 +183,5 @@ def kill_a_breeder(torture: Torture, project: Project, labels: list[str], spared
     if pid in {run.pid for run in project.started(spared)} or worker is None or not worker.kill():
         return
     stray = of(project, [label])[0]
-    seconds = seconds_until(lambda: not stray.is_alive, GONE_LIMIT_S)
+    seconds = seconds_until(lambda: not stray.is_alive, torture.limit_s(GONE_LIMIT_S))
     torture.check(seconds is not None, f"2 s after its worker {stray} is alive")

@@ -241,12 +241,19 @@ def test_a_request_in_one_frame_is_bounded_too(reception, asker):
         reception.take(asker, wire.Ask(1, Request(cancel=[job_id(1)] * 100_001)))
 
 
-def test_many_small_parts_cost_little(reception, asker):
+def test_eight_times_as_many_small_parts_cost_about_eight_times_as_much(reception):
     part = wire.Ask(1, Request(jobs=[new_job(1)]), more=True)
-    began = time.process_time()
-    for _ in range(20_000):
-        reception.take(asker, part)
-    assert time.process_time() - began < 5
+
+    def cpu_s(parts: int) -> float:
+        asker = Asker()
+        began = time.process_time()
+        for _ in range(parts):
+            reception.take(asker, part)
+        return time.process_time() - began
+
+    # The least of several runs: others on the machine slow some down.
+    limit = 24 * min(cpu_s(2500) for _ in range(9))  # linear time gives 8, quadratic 64
+    assert any(cpu_s(20_000) < limit for _ in range(3))
 
 
 # Those who are gone.
