@@ -522,6 +522,21 @@ def test_what_clients_have_not_finished_making_is_deleted(world):
 # Without a node.
 
 
+def test_marks_of_before_the_last_commit_are_read_once_more(world, attached, monkeypatch):
+    """LMDB shows them where a node was killed in its commit, until somebody writes."""
+    _, journal = attached()
+    ids = append(journal, new_job())
+    marks, earlier = world.store.journals, [world.store.journals()]
+    world.journals.gather(1)
+    world.store.apply(Turn(now=1, requests=[world.journals.request(1, is_behind=False)]))
+    ids += append(journal, new_job())
+    journal.let_go()
+    world.journals.close()
+    monkeypatch.setattr(world.store, "journals", lambda: earlier.pop() if earlier else marks())
+    assert take_in(world.store, world.place, 1) is None
+    assert world.ids() == ids
+
+
 def test_a_store_over_its_quota_takes_them_in(world, attached):
     _, journal = attached()
     ids = append(journal, new_job(size=30_000))
