@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobsched.errors import InvalidOption
+from jobsched.store.alike import records_of
 from jobsched.store.base import Request
 
 __all__ = ["MAX_REQUEST_BYTES", "MAX_REQUEST_JOBS", "check_size"]
@@ -13,7 +14,7 @@ MAX_REQUEST_BYTES = 64 << 20
 
 def check_size(request: Request) -> None:
     """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
-    size = sum(len(job.record) for job in request.jobs)
+    size = sum(map(len, records_of(request.jobs)))
     lists = (request.jobs, request.cancel, request.retry, request.delete, request.schedules)
     count = max(map(len, lists))
     if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:

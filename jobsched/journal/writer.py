@@ -117,7 +117,7 @@ class Journal:
             offset = file.START  # all of it is in the store
         entries = b""
         for request in requests:
-            body = _encode(request.jobs)
+            body = _encode(list(request.jobs))
             if len(body) > file.MOST_BYTES:
                 return False
             number += 1
