@@ -15,6 +15,7 @@ import msgspec
 from jobsched import wire
 from jobsched.journal import file
 from jobsched.journal.board import JournalBoard
+from jobsched.store.alike import records_of
 from jobsched.store.base import Request
 
 __all__ = ["Journal", "Node"]
@@ -99,6 +100,7 @@ class Journal:
         jobs = request.jobs
         return (
             bool(jobs)
+            and sum(map(len, records_of(jobs))) <= file.MOST_BYTES
             and all(job.task in self._tasks and job.terms is None for job in jobs)
             and {job.category for job in jobs} <= self._categories
             and (request is _PLAIN or msgspec.structs.replace(request, jobs=()) == _PLAIN)
