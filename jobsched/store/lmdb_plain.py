@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from itertools import repeat
 
 import msgspec
@@ -36,9 +37,9 @@ def add_plain(rows: Rows, jobs: Sequence[NewJob], job_ids: Sequence[bytes]) -> N
     alike = [(job.category, job.priority) for job in kinds(jobs)]
     known = {kind: _alike(rows, *kind) for kind in dict.fromkeys(alike)}
     forms = [known[kind] for kind in alike] if len(known) > 1 else repeat(known[alike[0]])
-    numbered = list(zip(forms, sequences, strict=False))
-    statuses = seal_all([front + _encode(sequence) + back for (_, front, back), sequence in numbered])
-    places = [queue + _pack_sequence(sequence) for (queue, _, _), sequence in numbered]
+    numbered = partial(zip, sequences, forms)  # anew: pairs that are kept set off the garbage collector
+    statuses = seal_all(front + _encode(sequence) + back for sequence, (_, front, back) in numbered())
+    places = [queue + _pack_sequence(sequence) for sequence, (queue, _, _) in numbered()]
     rows.statuses.put_encoded(zip(job_ids, statuses, strict=True))
     rows.records.put_all(zip(job_ids, records_of(jobs), strict=True))
     rows.pending.put_all(zip(places, job_ids, strict=True))
