@@ -20,7 +20,7 @@ _LOOK_BYTES = 4096  # a job is read and sent for it
 _LISTEN_BYTES = 1 << 20  # all the last events are
 _ANSWERS = wire.Answer | wire.Seen | wire.Found | wire.Surveyed | wire.Attached
 
-Asked = wire.Question | wire.Survey | wire.Listen | wire.Attach | wire.Ring
+Asked = wire.Question | wire.Survey | wire.Listen | wire.Attach
 
 
 class Client(FramedSocket[wire.FromClient]):
@@ -64,8 +64,6 @@ class Client(FramedSocket[wire.FromClient]):
         self.send(wire.Welcome(os.getpid()))
 
     def _note(self, message: Asked) -> None:
-        if isinstance(message, wire.Ring):
-            return
         if isinstance(message, wire.Ask) and message.more:
             jobs = message.jobs
             size = sum(map(len, records_of(jobs))) + (len(jobs) + 1) * _OBJECT_BYTES

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobsched import definition as tasks
-from jobsched.built_in import BUILT_IN, off
+from jobsched.built_in import off
 from jobsched.bulk import Arguments, new_jobs
 from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.context import current
@@ -52,6 +52,7 @@ class Dispatcher:
         self, config: Config, *, transport: Transport | None = None, clock: Clock | None = None
     ) -> None:
         self.config = config
+        self._off = off(config.tasks)
         self._clock = clock or SystemClock()
         self._given = transport
         self._connect()
@@ -371,9 +372,8 @@ class Dispatcher:
         """Raise UnknownTask for a built-in task that the configuration does not list: where no node runs
         nobody else would.
         """
-        for name in names & BUILT_IN:
-            if name in off(self.config.tasks):
-                raise UnknownTask(name)
+        for name in names & self._off:
+            raise UnknownTask(name)
 
     def _reconnect_after_fork(self) -> None:
         if self._pid != os.getpid():

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 
 from jobsched.crew import Crew
 from jobsched.job import State
 from jobsched.job_id import format_id
-from jobsched.store.base import Turn
+from jobsched.store.base import CategoryStats, JobStore, Turn
 
-__all__ = ["Drain"]
+__all__ = ["Drain", "is_settled"]
 
 log = logging.getLogger(__name__)
 
 _KILL_PATIENCE_S = 5.0
+
+
+def is_settled(stats: Mapping[str, CategoryStats], configured: Collection[str]) -> bool:
+    """Say whether nothing is pending, running or scheduled that a node could ever run; not in categories that
+    are paused, or not configured.
+    """
+    for name, of_category in stats.items():
+        waits = of_category[State.PENDING] or of_category[State.SCHEDULED]
+        if of_category[State.IN_PROGRESS] or (waits and name in configured and not of_category.paused):
+            return False
+    return True
 
 
 class Drain:
@@ -57,7 +68,7 @@ class Drain:
         log.warning("killing %d workers: their jobs go back to their place", len(self._crew.pool.workers))
         self._crew.pool.kill()
 
-    def note(self, turn: Turn, state_of: Callable[[bytes], State | None]) -> None:
+    def note(self, turn: Turn, store: JobStore) -> None:
         """Say what became of each job that was running, once it is on disk: the store may know
         better than the outcome, as one that was cut off and is to run at most once has failed.
         """
@@ -67,7 +78,8 @@ class Drain:
             if claim not in self._running:
                 continue
             self._running.discard(claim)
-            state = state_of(job)
+            stored = store.get(job)
+            state = None if stored is None else stored.status.state
             self.put_back += is_cut_off
             if is_cut_off and state is State.PENDING:
                 log.warning("job=%s put back: it outlasted the stop", format_id(job))

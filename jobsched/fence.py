@@ -18,7 +18,7 @@ from pathlib import Path
 from jobsched.holders import openers, processes
 from jobsched.locks import try_lock
 
-__all__ = ["MARKER", "clear", "holders", "is_held", "marked", "sweep", "take", "wait_free"]
+__all__ = ["MARKER", "clear", "holders", "is_held", "known", "marked", "sweep", "take", "wait_free"]
 
 MARKER = "JOBSCHED_WORKERS_OF"
 """Environment variable of the preloader and all that comes from it: the store's directory."""
@@ -65,6 +65,13 @@ def wait_free(directory: Path, workers: Iterable[int]) -> frozenset[int]:
         time.sleep(_STEP_S)
         held = {worker for worker in held if is_held(directory, worker)}
     return frozenset(held)
+
+
+def known(directory: Path) -> list[int]:
+    """Return the workers that have left a fence: one may run a job of which the store does not know."""
+    with contextlib.suppress(FileNotFoundError):
+        return [int(file.name) for file in (directory / "fences").iterdir() if file.name.isdecimal()]
+    return []
 
 
 def clear(directory: Path) -> None:

@@ -83,6 +83,11 @@ class Journals:
         """How many journals are open."""
         return len(self._slots) + len(self._alone)
 
+    @property
+    def bell(self) -> JournalBoard | None:
+        """What clients ring, to be watched."""
+        return self._board
+
     def attach(self, client: Client, message: wire.Attach) -> None:
         """Take in what a client writes to its journal from now on, if it can be had."""
         reader = self._reader(message.journal) if self._may_attach(client, message.journal) else None

@@ -142,6 +142,8 @@ class Clients:
         self._heard: set[Client] = set()  # in this round
         self._passed_over: list[Client] = []
         loop.watch(listener, self._accept)
+        if journals.bell is not None:
+            loop.watch(journals.bell, journals.bell.hear)
 
     # Coming.
 
@@ -214,7 +216,7 @@ class Clients:
                 self._audience.join(client, message)
             elif isinstance(message, wire.Attach):
                 self._journals.attach(client, message)
-            elif not isinstance(message, wire.Ring):  # which has woken us: that was all
+            else:
                 self._reception.take(client, message)
         self._connected[client] = self._connected.pop(client)
         offender = self._unfinished.offender(client)
@@ -260,5 +262,7 @@ class Clients:
     def close(self) -> None:
         """Hang up on everybody."""
         self._loop.forget(self._listener)
+        if self._journals.bell is not None:
+            self._loop.forget(self._journals.bell)
         for client in list(self._connected):
             self._drop(client)

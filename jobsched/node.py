@@ -20,9 +20,10 @@ from jobsched.clock import MICROSECONDS, Clock, SystemClock
 from jobsched.config import Config
 from jobsched.crew import Crew
 from jobsched.declarer import Declarer
-from jobsched.drain import Drain
+from jobsched.drain import Drain, is_settled
 from jobsched.errors import NotCommitted
 from jobsched.event import Event, NodeDraining, NodeHeld, NodeReleased, NodeStarted
+from jobsched.head_start import HeadStart
 from jobsched.job import State, is_final
 from jobsched.job_id import format_id
 from jobsched.journals import Journals
@@ -131,6 +132,7 @@ class Node:
                 tell=self._audience.note,
             )
             stack.callback(self._crew.close)
+            self._head_start = HeadStart(self._crew, self._supervisors)
             self._reception.report = self._view
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             self._audience.note(NodeStarted, pid=os.getpid(), workers=self._config.workers)
@@ -185,6 +187,9 @@ class Node:
         now, at = self._clock.monotonic(), self._clock.now()
         self._crew.look()
         self._journals.gather(now)  # when all else is heard: nobody has dispatched after what is missed here
+        if self._may_start and not (self._reception.is_asked or self._waiter.release(at)):
+            come = self._journals.request(now, is_behind=False)
+            self._head_start.begin(come, self._stats, self._store, now)
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
         ended: list[bytes] = []
@@ -207,6 +212,7 @@ class Node:
             result = self._store.apply(turn)
         except NotCommitted as error:
             self._patience.failed(error, now)
+            self._head_start.undo()
             self._crew.take_back(turn.outcomes, turn.give_back)
             self._decisions[:0] = turn.decisions
             self._keeper.look_again()
@@ -272,12 +278,15 @@ class Node:
         if now < self._patience.again_at:
             return None
         free = self._waiting()
-        for name, count in (self._reception.arriving() + self._journals.arriving()).items():
+        begun = self._head_start.begun
+        arriving = self._reception.arriving() + self._journals.arriving()
+        arriving.subtract(slot.category for slot in self._head_start.slots)
+        for name, count in arriving.items():
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
-        starts = not (self._stops or self._pressure.is_held)
+        starts = self._may_start
         self._crew.give_back += self._pool.recall(free, now) if starts else []
-        self._slots = slots = self._pool.slots(free, now, self._commit_s) if starts else []
+        slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
         unparked = self._keeper.release(self._store, self._reception.tasks, requests) if starts else None
         if unparked is not None:
@@ -286,7 +295,7 @@ class Node:
         prune = self._keeper.prune(now, at) if not self._stops else []
         firings = self._scheduler.firings(self._store, now, at) if not self._stops else []
         is_wanted = any(free.get(slot.category) for slot in slots)
-        is_due = requests or release or is_wanted or prune or firings or self._crew.has_news
+        is_due = begun or requests or release or is_wanted or prune or firings or self._crew.has_news
         is_due = is_due or self._journals.is_due(now, is_asked=self._reception.has_looks)
         if not (is_due or self._decisions):
             return None
@@ -303,7 +312,8 @@ class Node:
             give_back=give_back,
             decisions=decisions,
             release=release,
-            slots=slots,
+            slots=[*self._head_start.slots, *slots],
+            begun=begun,
             prune=prune,
             firings=firings,
             forget_journals=self._journals.forgotten(),
@@ -311,14 +321,17 @@ class Node:
             watch=self._audience.watch,
         )
 
+    @property
+    def _may_start(self) -> bool:
+        return not (self._stops or self._pressure.is_held or self._head_start.is_undoing)
+
     def _waiting(self) -> dict[str, int]:
         """Return how many jobs could start in each category."""
         return waiting(self._stats, self._supervisors)
 
     def _deliver(self, turn: Turn, result: TurnResult) -> list[bytes]:
         """After the commit: answer the clients, hand out the claims; return the jobs that ended."""
-        if result.claims:  # first, so that workers start while the clients are answered
-            self._crew.give_back += self._pool.hand_out(result.claims, self._slots, self._clock.monotonic())
+        self._head_start.hand_out(turn, result, self._clock.monotonic())  # before the clients are answered
         self._stats = result.stats
         self._waiter.learn(result.next_due)
         self._scheduler.learn(turn, result, self._clock.monotonic())
@@ -348,7 +361,7 @@ class Node:
 
     def _note_outcomes(self, turn: Turn, result: TurnResult) -> None:
         if self._drain is not None:
-            self._drain.note(turn, self._state_of)
+            self._drain.note(turn, self._store)
         if result.lost:
             log.warning("%d outcomes came too late: their jobs had been claimed again", len(result.lost))
         for outcome in turn.outcomes:
@@ -356,26 +369,13 @@ class Node:
             if outcome.error is not None:
                 log.warning("job=%s %s: %s", format_id(outcome.job), outcome.state, outcome.error.cause)
 
-    def _state_of(self, job: bytes) -> State | None:
-        stored = self._store.get(job)
-        return None if stored is None else stored.status.state
-
     def _is_idle(self) -> bool:
-        """Whether nothing is pending, running or scheduled that this node could ever run.
-
-        Not before the user's modules are imported: a broken one must not go unnoticed.
-        """
+        """Whether all is done; not before the modules are imported: a broken one must be noticed."""
         if not self._pool.preloader.is_loaded or self._crew.has_news or self._keeper.is_looking:
             return False
         if self._scheduler.is_due(self._clock.now()) or not self._journals.is_empty:
             return False
-        for name, stats in self._stats.items():
-            if name in self._config.categories and not stats.paused:
-                if stats[State.PENDING] or stats[State.IN_PROGRESS] or stats[State.SCHEDULED]:
-                    return False
-            elif stats[State.IN_PROGRESS]:
-                return False
-        return True
+        return is_settled(self._stats, self._config.categories)
 
     # What it shows.
 

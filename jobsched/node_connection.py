@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import select
 import socket
 from collections import deque
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE_S", "NodeConnection"]
 
-_RING = wire.frame(wire.Ring())
 
 PATIENCE_S = 30.0
 """How long a node may take to answer, and how long a request keeps trying to reach one."""
@@ -124,11 +121,6 @@ class NodeConnection:
             message = self._receive()
             if isinstance(message, wire.Attached) and message.number == self._number:
                 return message
-
-    def ring(self) -> None:
-        """Wake the node, if it can be told without waiting. Raises OSError when it is gone."""
-        with contextlib.suppress(BlockingIOError):  # so many rings wait already
-            os.write(self._socket.fileno(), _RING)
 
     def is_silent(self) -> bool:
         """Say whether the node is there, and has sent nothing that was not asked for."""

@@ -70,7 +70,7 @@ def own(config: Config, now: int, is_stopping: Callable[[], bool]) -> Iterator[O
         swept = fence.sweep(place)
         if swept:
             log.warning("killed %d processes that an earlier node had left", swept)
-        held = fence.wait_free(place, store.in_progress())
+        held = fence.wait_free(place, {*store.in_progress(), *fence.known(place)})
         recovered = store.recover(now, held)
         if config.store.kind == "lmdb":
             with contextlib.suppress(NotCommitted):  # the node itself waits for room, and goes on

@@ -150,6 +150,11 @@ class Reception:
             return request
         return msgspec.structs.replace(request, max_pending=self._limits)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is a request for the next turn."""
+        return bool(self._asked)
+
     def requests(self) -> list[Request]:
         """Return what the next turn is to apply."""
         self._answering, self._asked = self._asked, []

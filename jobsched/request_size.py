@@ -14,9 +14,10 @@ MAX_REQUEST_BYTES = 64 << 20
 
 def check_size(request: Request) -> None:
     """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
-    size = sum(map(len, records_of(request.jobs)))
-    lists = (request.jobs, request.cancel, request.retry, request.delete, request.schedules)
-    count = max(map(len, lists))
+    jobs = request.jobs
+    size = sum(map(len, records_of(jobs)))
+    others = len(request.cancel), len(request.retry), len(request.delete), len(request.schedules)
+    count = max(len(jobs), *others)
     if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:
         raise InvalidOption(
             f"one call takes up to {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB, "

@@ -19,6 +19,7 @@ __all__ = [
     "finished",
     "holds_key",
     "is_expired",
+    "is_new",
     "parked",
     "put_back",
     "queued",
@@ -47,6 +48,11 @@ def queued(status: JobStatus, *, sequence: int) -> None:
     """Put the job at the end of its queue."""
     status.state = State.PENDING
     status.sequence = sequence
+
+
+def is_new(status: JobStatus) -> bool:
+    """Say whether a job waits in its queue that was never claimed, and that nothing keeps from starting."""
+    return status.state is State.PENDING and not status.claim and status.terms is None
 
 
 def claimed(status: JobStatus, *, claim: int, worker: int, now: int) -> None:

@@ -45,7 +45,6 @@ __all__ = [
     "Peer",
     "Question",
     "Ready",
-    "Ring",
     "Seen",
     "Survey",
     "Surveyed",
@@ -163,10 +162,6 @@ class Attached(msgspec.Struct, frozen=True, array_like=True, tag=True):
     categories: frozenset[str] = frozenset()
 
 
-class Ring(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Wake up: there is something in the client's journal."""
-
-
 class Survey(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Ask how the node is doing."""
 
@@ -234,7 +229,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 Question = Ask | Look | Find
-FromClient = Hello | Question | Survey | Listen | Attach | Ring
+FromClient = Hello | Question | Survey | Listen | Attach
 FromNode = Welcome | Bye | Answer | Seen | Found | Surveyed | Told | Attached
 FromWorker = Filled | Done | Question | Ready
 ToWorker = Work | Drop | Answer | Seen | Found

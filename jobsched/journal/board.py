@@ -1,21 +1,24 @@
 """The board of a node's journals: memory that it shares with the clients that have one.
 
 Each word has one writer. The node says whether it wants to be rung for, whether journals are closed, and
-of each journal how far it is in the store; each client says how far its own is written. Nothing here has
-to survive: what counts after a crash is in the files.
+of each journal how far it is in the store; each client says how far its own is written, and rings by a
+byte in the node's pipe. Nothing here has to survive: what counts after a crash is in the files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import stat
+from pathlib import Path
 
 __all__ = ["SLOTS", "JournalBoard"]
 
 SLOTS = 64
 """How many journals a node serves at the same time."""
 
-_TOKEN, _BELL, _CLOSED, _FIRST = range(4)
+_TOKEN, _BELL, _PIPE, _CLOSED, _FIRST = range(5)
 _SIZE = mmap.PAGESIZE
 _GIVEN_UP = 2**64 - 1
 
@@ -31,19 +34,22 @@ class JournalBoard:
         self._memory = mmap.mmap(handle, _SIZE)
         self._words = memoryview(self._memory).cast("Q")  # which makes each one store, never half seen
         self.path = f"/proc/{os.getpid()}/fd/{handle}"
-        self._handle = -1
+        self._bell = -1
+        self._handles: list[int] = []
 
     @classmethod
     def new(cls) -> JournalBoard:
         """Return a new board. Raises OSError."""
-        handle = os.memfd_create("jobsched-journals", os.MFD_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as stack:
+            handle = os.memfd_create("jobsched-journals", os.MFD_CLOEXEC)
+            stack.callback(os.close, handle)
             os.ftruncate(handle, _SIZE)
+            bell, far_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             board = cls(handle)
-        except BaseException:
-            os.close(handle)
-            raise
-        board._handle = handle  # where clients find it
+            stack.pop_all()
+        board._bell = bell
+        board._handles = [handle, bell, far_end]  # kept open: clients find them by their numbers
+        board._words[_PIPE] = bell
         board._words[_TOKEN] = int.from_bytes(os.urandom(8), "big")
         return board
 
@@ -59,10 +65,24 @@ class JournalBoard:
             board = cls(handle)
         finally:
             os.close(handle)
-        if board.token != token:
+        try:
+            board._know(path, token)
+        except BaseException:
             board.close()
-            raise ValueError(f"{path} is the board of another node")
+            raise
         return board
+
+    def _know(self, path: str, token: int) -> None:
+        """Make sure that it is the right board, and open its pipe: as a reader too, so that no signal comes
+        from it when the node is gone.
+        """
+        if self.token != token:
+            raise ValueError(f"{path} is the board of another node")
+        pipe = f"{Path(path).parent}/{self._words[_PIPE]}"
+        self._bell = os.open(pipe, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._handles = [self._bell]
+        if not stat.S_ISFIFO(os.fstat(self._bell).st_mode):
+            raise ValueError(f"{pipe} is no pipe of a node")
 
     @property
     def token(self) -> int:
@@ -77,6 +97,20 @@ class JournalBoard:
     @is_rung_for.setter
     def is_rung_for(self, value: bool) -> None:
         self._words[_BELL] = value
+
+    def ring(self) -> None:
+        """Wake the node."""
+        with contextlib.suppress(BlockingIOError):  # so many rings wait already
+            os.write(self._bell, b"\0")
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when somebody has rung."""
+        return self._bell
+
+    def hear(self) -> None:
+        """Take the rings that have come."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell, 4096)
 
     @property
     def is_closed(self) -> bool:
@@ -109,12 +143,12 @@ class JournalBoard:
 
     def is_given_up(self, slot: int) -> bool:
         """Say whether a journal's client is to write to it no more."""
-        return self.taken(slot) == _GIVEN_UP
+        return self._words[_FIRST + 2 * slot + 1] == _GIVEN_UP
 
     def close(self) -> None:
         """Let go of it."""
         self._words.release()
         self._memory.close()
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        for handle in self._handles:
+            os.close(handle)
+        self._handles = []

@@ -67,8 +67,9 @@ def key_of(name: str) -> int:
 
 def packed(key: int, number: int, at: int, body: bytes) -> bytes:
     """Return an entry as it is in the file."""
-    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(number, at, len(body)), key))
-    return _HEAD.pack(number, at, len(body), checksum) + body
+    size = len(body)
+    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(number, at, size), key))
+    return _HEAD.pack(number, at, size, checksum) + body
 
 
 def write(handle: int, data: bytes, offset: int) -> None:
@@ -91,7 +92,7 @@ def read_entries(handle: int, key: int, number: int, offset: int = START) -> Ite
         if isinstance(entry, Entry):
             at, expected = entry.end, entry.number + 1
             if entry.number >= number:
-                yield entry._replace(end=offset + entry.end)
+                yield Entry(entry.number, entry.at, entry.body, offset + entry.end)
         elif entry and (more := os.pread(handle, max(_CHUNK, entry), offset + len(data))):
             data += more
         else:

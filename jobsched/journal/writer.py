@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 import weakref
@@ -15,13 +14,12 @@ import msgspec
 from jobsched import wire
 from jobsched.journal import file
 from jobsched.journal.board import JournalBoard
-from jobsched.store.alike import records_of
 from jobsched.store.base import Request
 
 __all__ = ["Journal", "Node"]
 
 _encode = msgspec.msgpack.Encoder().encode
-_PLAIN = Request()
+_MOST_JOBS = file.MOST_BYTES >> 6  # in an entry: a job takes more than 64 bytes
 _inherited: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
@@ -30,10 +28,6 @@ class Node(Protocol):
 
     def attach(self, journal: str) -> wire.Attached:
         """Ask the node to take in what the journal of that name holds, from now on."""
-        ...
-
-    def ring(self) -> None:
-        """Wake the node."""
         ...
 
     def is_silent(self) -> bool:
@@ -97,14 +91,13 @@ class Journal:
         return self._board is not None and self._board.is_given_up(self._slot)
 
     def _is_sure(self, request: Request) -> bool:
-        jobs = request.jobs
-        return (
-            bool(jobs)
-            and sum(map(len, records_of(jobs))) <= file.MOST_BYTES
-            and all(job.task in self._tasks and job.terms is None for job in jobs)
-            and {job.category for job in jobs} <= self._categories
-            and (request is _PLAIN or msgspec.structs.replace(request, jobs=()) == _PLAIN)
-        )
+        jobs, tasks, categories = request.jobs, self._tasks, self._categories
+        if len(jobs) > _MOST_JOBS:
+            return False
+        for job in jobs:
+            if job.task not in tasks or job.category not in categories or job.terms is not None:
+                return False
+        return bool(jobs) and request == Request(jobs=jobs)
 
     def append(self, requests: Sequence[Request]) -> bool:
         """Write requests; they are on disk on return. False, and nothing is written, if there is no room.
@@ -112,10 +105,11 @@ class Journal:
         Raises ConnectionError if the node has gone. What is written by then is no less on disk, but jobs
         dispatched later may come before it: ask again. Raises OSError.
         """
-        assert self._node is not None
-        assert self._board is not None
+        node, board = self._node, self._board
+        assert node is not None
+        assert board is not None
         number, offset = self._number, self._offset
-        if self._board.taken(self._slot) >= number:
+        if board.taken(self._slot) >= number:
             offset = file.START  # all of it is in the store
         entries = b""
         for request in requests:
@@ -126,26 +120,19 @@ class Journal:
             entries += file.packed(self._key, number, time.monotonic_ns(), body)
         if offset + len(entries) > file.LENGTH:
             return False
-        if not self._node.is_silent():
+        if not node.is_silent():
             raise ConnectionResetError("the node is gone")
         file.write(self._handle, entries, offset)
-        self._board.set_written(self._slot, number)
-        is_rung = self._ring()  # the node wakes up during the flush
+        board.set_written(self._slot, number)
+        is_rung = board.is_rung_for
+        if is_rung:
+            board.ring()  # the node wakes up during the flush
         os.fdatasync(self._handle)
-        if not is_rung:
-            self._ring()  # it may have gone to sleep just then, and not have seen the entry
+        if not is_rung and board.is_rung_for:
+            board.ring()  # it may have gone to sleep just then, and not have seen the entry
         self._number, self._offset = number, offset + len(entries)
-        if not self._node.is_silent():  # the next one may have read all journals before we wrote
+        if not node.is_silent():  # the next one may have read all journals before we wrote
             raise ConnectionResetError("the node has gone meanwhile")
-        return True
-
-    def _ring(self) -> bool:
-        assert self._node is not None
-        assert self._board is not None
-        if not self._board.is_rung_for:
-            return False
-        with contextlib.suppress(OSError):  # it is on disk: the next node finds it
-            self._node.ring()
         return True
 
     def close(self) -> None:

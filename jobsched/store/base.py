@@ -204,8 +204,9 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     their queues; `slots` is the room at the workers, filled from the queues in order. A job whose turn
     it is starts, or is passed over while a limit of it is reached, or else is cancelled when expired.
     `firings` are of schedules that are due; a schedule that ended before `forget_ended` is forgotten.
-    `forget_journals` are those whose files are gone. `watch` says which moves the result is to tell of; it
-    changes nothing else.
+    `begun` are claims by the node itself, with numbers behind the last, of new jobs that the turn takes
+    in from journals: they run already. `forget_journals` are those whose files are gone. `watch` says which
+    moves the result is to tell of; it changes nothing else.
     """
 
     now: int
@@ -215,6 +216,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     decisions: Sequence[Decision] = ()
     release: int = 0
     slots: Sequence[Slot] = ()
+    begun: Sequence[Claim] = ()
     prune: Sequence[Prune] = ()
     firings: Sequence[Firing] = ()
     forget_ended: int = 0
@@ -244,15 +246,15 @@ class CategoryStats(msgspec.Struct, array_like=True):
 class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """What a turn did.
 
-    `lost` has the claim numbers of outcomes and give-backs that came too late: the job had been
-    claimed again, or ended, meanwhile. `next_due` is the time of the earliest
-    scheduled job or end of a pause, None without one. `stats` covers all categories. `blocked` are
-    the categories whose next job is for a worker that holds nothing else, and found none. `is_full`
-    says that the store lives on the last of its room, `is_over` that entries of journals came in for which
-    there was none: new jobs would be refused. `next_fire` is when the next schedule is to fire,
-    None without one; `fired` are the records that the firings have left, with their schedules' names.
-    `changed` tells what requests have done to schedules; `moves` what became of jobs, as far as the turn
-    asks for it, and `untold` how many moves are left out.
+    `lost` has the claim numbers of outcomes and give-backs that came too late: the job had been claimed
+    again, or ended, meanwhile; and of claims begun in vain: there is no such new job. `claims` are those
+    begun and made, up to `last_claim`. `next_due` is the time of the earliest scheduled job or end of a
+    pause, None without one. `stats` covers all categories. `blocked` are the categories whose next job is
+    for a worker that holds nothing else, and found none. `is_full` says that the store lives on the last
+    of its room, `is_over` that entries of journals came in for which there was none: new jobs would be
+    refused. `next_fire` is when the next schedule is to fire, None without one; `fired` are the records that
+    the firings have left, with their schedules' names. `changed` tells what requests have done to
+    schedules; `moves` what became of jobs, as far as the turn asks, and `untold` how many are left out.
     """
 
     replies: list[Reply]
@@ -261,6 +263,7 @@ class TurnResult(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     released: int
     next_due: int | None
     stats: dict[str, CategoryStats]
+    last_claim: int = 0
     blocked: list[str] = []
     pruned: int = 0
     is_full: bool = False

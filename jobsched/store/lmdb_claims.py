@@ -28,6 +28,22 @@ class Claims:
         self.made: list[Claim] = []
         self.blocked: list[str] = []
 
+    def begin(self, begun: Iterable[Claim]) -> list[int]:
+        """Note claims of new jobs that run already; return those to which there is no such job."""
+        rows = self._rows
+        lost: list[int] = []
+        for claim in begun:
+            status = rows.status(claim.job)
+            if status is None or not rules.is_new(status) or claim.number <= rows.counters.claim:
+                lost.append(claim.number)
+                continue
+            rows.unlist(claim.job, status)
+            rows.counters.claim = claim.number
+            rules.claimed(status, claim=claim.number, worker=claim.worker, now=self._now)
+            rows.enlist(claim.job, status)
+            self.made.append(claim)
+        return lost
+
     def fill(self, slots: Iterable[Slot]) -> None:
         """Claim pending jobs for the room at the workers."""
         rooms: dict[str, list[Slot]] = {}

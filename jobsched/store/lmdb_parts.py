@@ -42,7 +42,8 @@ def apply_in_parts(apply: Apply, turn: Turn, refused: Mapping[int, str]) -> Turn
         now=turn.now,
         requests=requests,
         release=min(turn.release, _PART),
-        slots=[msgspec.structs.replace(slot, limit=1) for slot in turn.slots[:_PART]],
+        slots=[msgspec.structs.replace(slot, limit=min(1, slot.limit)) for slot in turn.slots[:_PART]],
+        begun=turn.begun,
         watch=watch,
     )
     result = apply(rest, refused)

@@ -69,6 +69,7 @@ class LmdbTurn:
             self._schedules.forget_ended(turn.forget_ended)
         released = self._release(turn.now, turn.release) if turn.release else 0
         claims = Claims(self._rows, turn.now)
+        self._lost += claims.begin(turn.begun)
         claims.fill(turn.slots)
         self._rows.flush()
         return TurnResult(
@@ -78,6 +79,7 @@ class LmdbTurn:
             released=released,
             next_due=self._rows.next_due(),
             stats={name: row.stats() for name, row in self._rows.categories.items()},
+            last_claim=self._rows.counters.claim,
             blocked=claims.blocked,
             pruned=pruned,
             next_fire=self._next_fire(),

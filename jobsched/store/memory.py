@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
 from itertools import islice
 
 import msgspec
@@ -21,7 +20,6 @@ from jobsched.store.base import (
     KEPT_DECISIONS,
     Accepted,
     CategoryStats,
-    Claim,
     GiveBack,
     Outcome,
     Page,
@@ -30,21 +28,19 @@ from jobsched.store.base import (
     Refused,
     Reply,
     Request,
-    Slot,
     StoredJob,
     Turn,
     TurnResult,
     is_over,
 )
-from jobsched.store.dealer import Dealer
 from jobsched.store.journal_marks import are_known, gap
+from jobsched.store.memory_claims import Claims
 from jobsched.store.memory_rows import MemoryJob, Rows
 from jobsched.store.memory_schedules import MemorySchedules
 from jobsched.store.moves import Moves
 from jobsched.store.reasons import key_is_taken, may_still_run, queue_is_full, refused_with
 from jobsched.store.retention import Prune
 from jobsched.store.schedule_steps import ScheduleSteps
-from jobsched.transitions import EXPIRED
 
 __all__ = ["MemoryStore"]
 
@@ -58,7 +54,7 @@ class MemoryStore:
         self._lock = threading.Lock()  # guards all below
         self._rows = Rows()
         self._schedules = MemorySchedules(self._rows)
-        self._last_claim = 0
+        self._claims = Claims(self._rows)
         self._epoch = 0
         self._decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self._marks: dict[str, int] = {}  # of journals
@@ -91,14 +87,16 @@ class MemoryStore:
             if turn.forget_ended:
                 steps.forget_ended(turn.forget_ended)
             released = self._release(turn.release, turn.now)
-            claims, blocked = self._fill(turn.slots, turn.now)
+            begun, in_vain = self._claims.begin(turn.begun, turn.now)
+            claims, blocked = self._claims.fill(turn.slots, turn.now)
             return TurnResult(
                 replies=replies,
-                lost=lost,
-                claims=claims,
+                lost=lost + in_vain,
+                claims=begun + claims,
                 released=released,
                 next_due=self._rows.next_due(),
                 stats=self._rows.stats(),
+                last_claim=self._claims.last,
                 blocked=blocked,
                 pruned=pruned,
                 next_fire=self._schedules.next_fire(),
@@ -347,40 +345,6 @@ class MemoryStore:
         for job in due:
             self._rows.enqueue(job)
         return len(due)
-
-    def _fill(self, slots: Sequence[Slot], now: int) -> tuple[list[Claim], list[str]]:
-        """Claim pending jobs for the room at the workers; return where a job waits for a free one."""
-        by_category: dict[str, list[Slot]] = {}
-        for slot in slots:
-            by_category.setdefault(slot.category, []).append(slot)
-        claims: list[Claim] = []
-        blocked: list[str] = []
-        for name, room in by_category.items():
-            category = self._rows.categories.get(name)
-            if category is not None and not category.paused:
-                dealer = Dealer(room)
-                for row in list(category.rows[State.PENDING]):
-                    if dealer.is_full:
-                        break
-                    job = self._rows.jobs[row[-1]]
-                    if self._rows.is_at_limit(job):
-                        continue
-                    if rules.is_expired(job.status, now=now):
-                        self._rows.cancel_for(job, EXPIRED, now)
-                    else:
-                        worker = dealer.next_free() if job.terms.is_alone else dealer.next()
-                        if worker is None:
-                            blocked.append(name)
-                            break
-                        claims.append(self._claim(job, worker, now))
-        return claims, blocked
-
-    def _claim(self, job: MemoryJob, worker: int, now: int) -> Claim:
-        self._last_claim += 1
-        with self._rows.moving(job) as status:
-            rules.claimed(status, claim=self._last_claim, worker=worker, now=now)
-        has_terms = status.terms is not None and not status.terms.is_partial
-        return Claim(self._last_claim, worker, status.attempt, job.id, job.record, has_terms)
 
     def _put_back(self, job: MemoryJob, *, now: int, interrupted: bool) -> None:
         """Put a claimed job back to its place, or park it when that came too often."""

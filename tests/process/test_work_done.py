@@ -76,7 +76,7 @@ DISPATCH = {
     "all": 130_000,
 }
 BULK_DISPATCH = {
-    "lmdb": 60,
+    "lmdb": 72,
     "codec": 2420,
     "commits": 3,
     "frames out": 4,

@@ -1,11 +1,11 @@
 """What every store does with the entries of journals, each of which it takes in once."""
 
 import pytest
-from turns import NOW, add, ask, claim, counts, finish, ids, outcome, status
+from turns import NOW, add, ask, claim, counts, finish, give_back, ids, outcome, status
 
-from jobsched.job import State
+from jobsched.job import State, Terms
 from jobsched.schedule import PutSchedule, Schedule
-from jobsched.store.base import Accepted, Refused, Request, Slot, Turn
+from jobsched.store.base import Accepted, Claim, Refused, Request, Slot, Turn
 from jobsched.store.journal_marks import Span
 
 ONE, OTHER = "1a" * 16, "2b" * 16
@@ -161,3 +161,62 @@ def test_entries_come_in_over_the_quota_and_leave_no_room_for_what_was_dispatche
     assert result.is_over
     assert not store.apply(Turn(now=NOW, requests=[later])).is_over
     store.close()
+
+
+def begin(store, number, *jobs, **rest):
+    """Take jobs in that run already, from a number of claims on."""
+    claims = [Claim(number + place, 8, 1, job.id, job.record) for place, job in enumerate(jobs)]
+    request = Request(jobs=jobs, taken=[Span(ONE, 1, 1)])
+    return store.apply(Turn(now=NOW, requests=[request], begun=claims, **rest))
+
+
+def test_a_job_that_runs_already_is_in_progress_and_the_next_claims_come_behind_it(store, new_job):
+    add(store, new_job())
+    [earlier] = claim(store)
+    jobs = [new_job(), new_job(category="reports")]
+    result = begin(store, earlier.number + 1, *jobs, slots=[Slot("mail", 1, 9)])
+    assert [(held.job, held.number) for held in result.claims] == [
+        (job.id, earlier.number + 1 + place) for place, job in enumerate(jobs)
+    ]
+    assert (result.last_claim, result.lost) == (earlier.number + 2, [])
+    found = status(store, jobs[0])
+    assert (found.state, found.attempt, found.worker) == (State.IN_PROGRESS, 1, 8)
+    assert counts(store, "reports") == {State.IN_PROGRESS: 1}
+    assert store.in_progress()[8] == [job.id for job in jobs]
+    assert finish(store, *map(outcome, result.claims)).lost == []
+    add(store, new_job())
+    assert [held.number for held in claim(store)] == [earlier.number + 3]
+
+
+def test_a_job_that_is_begun_twice_or_is_not_there_is_lost(store, new_job):
+    job, missing = new_job(), new_job()
+    begin(store, 1, job)
+    again = [Claim(2, 8, 1, job.id, job.record), Claim(3, 8, 1, missing.id, missing.record)]
+    result = store.apply(Turn(now=NOW, begun=again))
+    assert (result.claims, result.lost, result.last_claim) == ([], [2, 3], 1)
+    assert status(store, job).claim == 1
+
+
+def test_a_number_that_is_not_behind_the_last_is_lost(store, new_job):
+    add(store, new_job())
+    [earlier] = claim(store)
+    result = begin(store, earlier.number, job := new_job())
+    assert (result.claims, result.lost) == ([], [earlier.number])
+    assert status(store, job).state is State.PENDING
+
+
+def test_a_job_with_terms_or_of_earlier_claims_does_not_begin(store, new_job):
+    job, limited = new_job(), new_job(terms=Terms(at_most_once=True))
+    add(store, job)
+    [held] = claim(store)
+    give_back(store, held)
+    result = begin(store, held.number + 1, job, limited)
+    assert (result.claims, len(result.lost)) == ([], 2)
+    assert counts(store) == {State.PENDING: 2}
+
+
+def test_a_job_of_entries_that_are_refused_does_not_begin(store, new_job):
+    claims = [Claim(1, 8, 1, (job := new_job()).id, job.record)]
+    request = Request(jobs=[job], taken=[Span(ONE, 7, 7)])
+    result = store.apply(Turn(now=NOW, requests=[request], begun=claims))
+    assert (result.claims, result.lost) == ([], [1])

@@ -24,7 +24,7 @@ from jobsched.job import JobError, Limit, ParkedFor, State, Terms
 from jobsched.report import Decision
 from jobsched.store import lmdb_layout as layout
 from jobsched.store import lmdb_requests, memory
-from jobsched.store.base import GiveBack, Outcome, Query, Request, Slot, Turn
+from jobsched.store.base import Claim, GiveBack, Outcome, Query, Request, Slot, Turn
 from jobsched.store.journal_marks import Span
 from jobsched.store.memory import MemoryStore
 from jobsched.store.moves import Watch
@@ -155,12 +155,18 @@ class StoresAgree(RuleBasedStateMachine):
         length=st.integers(0, 2),
         jobs=st.lists(new_jobs, max_size=3),
         forgotten=st.just([]) | st.just([]) | st.lists(st.sampled_from(JOURNALS), max_size=1),
+        begun=st.lists(st.tuples(st.integers(-1, 3), workers, ids), max_size=3),
     )
-    def take_in(self, *, step, journal, first, length, jobs, forgotten):
-        """Take in entries of a journal: mostly those that come next."""
+    def take_in(self, *, step, journal, first, length, jobs, forgotten, begun):
+        """Take in entries of a journal: mostly those that come next, and some of the jobs run already."""
         first += self.model.journals().get(journal, 0)
         span = Span(journal, first, first + length)
-        self.turn(step, asked=[{"jobs": jobs, "taken": [span]}], forgotten=forgotten)
+        come = [job["job_id"] for job in jobs]
+        claims = [
+            Claim(self.last_claim + ahead, worker, 1, come[place] if place < len(come) else job_id, b"")
+            for place, (ahead, worker, job_id) in enumerate(begun)
+        ]
+        self.turn(step, asked=[{"jobs": jobs, "taken": [span]}], forgotten=forgotten, begun=claims)
 
     @precondition(lambda self: self.model.in_progress())
     @rule(step=steps, ended=st.lists(outcomes, min_size=1, max_size=4))
@@ -204,6 +210,7 @@ class StoresAgree(RuleBasedStateMachine):
         decided=(),
         prune=(),
         forgotten=(),
+        begun=(),
     ):
         """Apply one turn to both stores."""
         self.now += step
@@ -217,6 +224,7 @@ class StoresAgree(RuleBasedStateMachine):
             slots=room,
             prune=prune,
             forget_journals=forgotten,
+            begun=begun,
             watch=self.watch,
         )
         expected = self.model.apply(turn)
@@ -231,11 +239,13 @@ class StoresAgree(RuleBasedStateMachine):
         self.known = {job_id for job_id in self.known | asked if self.model.get(job_id)}
         assert sum(sum(found.counts) for found in result.stats.values()) == len(self.known)
         numbers = [claim.number for claim in result.claims]
-        assert numbers == list(range(self.last_claim + 1, self.last_claim + 1 + len(numbers)))
-        self.last_claim += len(numbers)
+        made = [claim for claim in result.claims if claim not in turn.begun]
+        assert [self.last_claim, *numbers] == sorted({self.last_claim, *numbers})
+        assert result.last_claim == max([self.last_claim, *numbers])
+        self.last_claim = result.last_claim
         assert len({claim.job for claim in result.claims}) == len(numbers)
-        assert len(numbers) <= sum(slot.limit for slot in turn.slots)
-        for claim in result.claims:
+        assert len(made) <= sum(slot.limit for slot in turn.slots)
+        for claim in made:
             assert not result.stats[self.model.get(claim.job).status.category].paused
         assert result.released <= turn.release
 

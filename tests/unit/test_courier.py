@@ -155,7 +155,7 @@ def test_an_error_reaches_every_thread_of_its_batch_and_no_other(courier, post, 
 def test_a_reply_too_few_is_an_error_for_all():
     courier = Courier(lambda _: [])
     for _ in range(2):
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(ValueError, match="not enough values"):
             courier.call(Request(pause={"one": 0}))
 
 
@@ -197,17 +197,18 @@ def test_an_interrupted_leader_hands_the_lead_on(courier, post, queue_up):
     assert courier.call(Request(pause={"later": 0})) == Refused("echo", "later")
 
 
-def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(courier, monkeypatch):
+def test_a_thread_interrupted_before_it_leads_does_not_take_the_lead_with_it(
+    courier, post, queue_up, monkeypatch
+):
     def interrupted() -> None:
+        monkeypatch.undo()
         raise Interrupted
 
-    with monkeypatch.context() as patch:
-        patch.setattr(courier, "_lead", interrupted)
-        with pytest.raises(Interrupted):
-            courier.call(Request(pause={"one": 0}))
-    later = Caller(courier, "later")
-    later.join(0.3)
-    assert later.reply == Refused("echo", "later")
+    leader, heir, third = queue_up("heir", "third")
+    monkeypatch.setattr(courier, "_lead", interrupted)
+    post.may_go_on.set()
+    assert isinstance(heir.end().error, Interrupted)
+    assert [caller.end().reply.reason for caller in (leader, third)] == ["leader", "third"]
 
 
 def test_replies_may_be_of_any_kind():
@@ -224,6 +225,6 @@ def test_a_leader_interrupted_after_its_own_reply_came_leaves_no_trace():
     courier = Courier(replies)
     with pytest.raises(KeyboardInterrupt):
         courier.call(Request())
-    assert (courier._waiting, courier._leader) == ([], None)
+    assert (courier._waiting, courier._leader) == ([], 0)
     courier._exchange = lambda requests: [Accepted()] * len(requests)
     assert courier.call(Request()) == Accepted()

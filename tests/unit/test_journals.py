@@ -1,6 +1,8 @@
 """The node's journals, with the files, boards and locks of real clients, driven step by step."""
 
 import os
+import select
+import signal
 import time
 from itertools import count
 from pathlib import Path
@@ -90,7 +92,6 @@ class Side:
         self.world = world
         self.is_there = True
         self.is_told = []
-        self.rings = 0
 
     def send(self, message):
         self.is_told.append(message)
@@ -98,9 +99,6 @@ class Side:
     def attach(self, journal):
         self.world.journals.attach(self, wire.Attach(len(self.is_told), journal))
         return self.is_told[-1]
-
-    def ring(self):
-        self.rings += 1
 
     def is_silent(self):
         return self.is_there
@@ -464,6 +462,34 @@ def test_a_board_that_cannot_be_reached_or_is_another_nodes_gives_no_journal(wor
         assert not journal.attach(SimpleNamespace(attach=lambda _name, answer=answer: answer))
     assert journal.attach(Side(world)) is False  # it has a place already
     for board in told:
+        board.close()
+
+
+def test_a_client_wakes_a_node_that_sleeps_and_does_not_wait_where_others_rang_too_often(world, attached):
+    _, journal = attached()
+    bell = world.journals.bell
+    world.journals.is_quiet()
+    append(journal, new_job())
+    assert select.select([bell], [], [], 0)[0] == [bell]
+    bell.hear()
+    assert select.select([bell], [], [], 0)[0] == []
+    client = JournalBoard.opened(bell.path, bell.token)
+    for _ in range(1 << 17):  # more than a pipe holds
+        client.ring()
+    world.turn()
+    world.journals.is_quiet()
+    append(journal, new_job())
+    client.close()
+
+
+def test_a_client_that_rings_for_a_node_that_is_gone_is_not_killed(world):
+    board = JournalBoard.opened(world.journals.bell.path, world.journals.bell.token)
+    world.journals.close()
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        board.ring()
+    finally:
+        signal.signal(signal.SIGPIPE, before)
         board.close()
 
 
