@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from jobsched.codec import RecordForm
 from jobsched.draft import Draft
 from jobsched.errors import ArgumentError, PayloadTooLarge
@@ -13,6 +15,7 @@ from jobsched.job_id import new_id, new_ids
 from jobsched.options import checked_args, checked_kwargs
 from jobsched.prepared import PreparedJob, new_job
 from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
+from jobsched.store.alike import AlikeJobs, joined, records_of
 from jobsched.store.base import NewJob
 
 __all__ = ["Arguments", "new_jobs"]
@@ -25,52 +28,49 @@ _PART = 200  # jobs that are made together: more are hardly faster, and may be l
 
 def new_jobs(
     draft: Draft, each: Iterable[Arguments], now: int, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Iterator[list[NewJob]]:
+) -> Iterator[Sequence[NewJob]]:
     """Yield the jobs of a dispatch at a time (UTC microseconds), as many together as a request holds.
 
     `args` and `kwargs` are arguments that all of them have beside their own, before these. Raises
     ArgumentError and PayloadTooLarge, which name the place of what is wrong.
     """
-    together: list[NewJob] = []
-    size = 0
+    together: list[Sequence[NewJob]] = []
+    count = size = 0
     for part in _parts(draft, each, now, args, kwargs):
-        added = sum([len(job.record) for job in part])
-        if len(together) + len(part) <= MAX_REQUEST_JOBS and size + added <= MAX_REQUEST_BYTES:
-            together += part
-            size += added
-            continue
-        for job in part:
-            if len(together) == MAX_REQUEST_JOBS or size + len(job.record) > MAX_REQUEST_BYTES:
-                yield together
-                together, size = [], 0
-            together.append(job)
-            size += len(job.record)
-    yield together
+        fits = count + len(part) <= MAX_REQUEST_JOBS and size + _size(part) <= MAX_REQUEST_BYTES
+        for piece in [part] if fits else [part[place : place + 1] for place in range(len(part))]:
+            if not fits and (count == MAX_REQUEST_JOBS or size + _size(piece) > MAX_REQUEST_BYTES):
+                yield joined(together)
+                together, count, size = [], 0, 0
+            together.append(piece)
+            count += len(piece)
+            size += _size(piece)
+    yield joined(together)
+
+
+def _size(jobs: Sequence[NewJob]) -> int:
+    return sum(map(len, records_of(jobs)))
 
 
 def _parts(
     draft: Draft, each: Iterable[Arguments], now: int, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Iterator[list[NewJob]]:
+) -> Iterator[Sequence[NewJob]]:
     mark = new_id()
-    like = new_job(PreparedJob(mark, draft, mark, b"", draft.common_terms), now)
-    form = RecordForm(like.record, mark)
-    task, category, priority, due_at, conflict = (
-        like.task, like.category, like.priority, like.due_at, like.on_conflict,
-    )  # fmt: skip
+    first = new_job(PreparedJob(mark, draft, mark, b"", draft.common_terms), now)
+    form, like = RecordForm(first.record, mark), msgspec.structs.replace(first, record=b"")
     rest, place = iter(each), 0
     while part := list(islice(rest, _PART)):
         packed = None if args or kwargs or draft.unique else draft.packed_plainly(part)
         if packed is None:
             pairs = _packed(draft, part, place, args, kwargs)
             packed = [b"".join(pair) for pair in pairs]
+        ids = new_ids(len(part))
+        jobs = AlikeJobs(like, ids, form.encode_all(ids, packed))
+        if draft.unique:
             terms = [draft.expiring(draft.terms(*pair), now) for pair in pairs]
+            yield [msgspec.structs.replace(job, terms=own) for job, own in zip(jobs, terms, strict=True)]
         else:
-            terms = [like.terms] * len(part)
-        job_ids = new_ids(len(part))
-        yield [
-            NewJob(job_id, task, category, priority, due_at, record, own, conflict)
-            for job_id, record, own in zip(job_ids, form.encode_all(job_ids, packed), terms, strict=True)
-        ]
+            yield jobs
         place += len(part)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from jobsched import wire
 from jobsched.errors import JobschedError, WireError, WireVersionError
 from jobsched.framed import FramedSocket
+from jobsched.store.alike import records_of
 
 __all__ = ["Client", "Tally"]
 
@@ -64,15 +65,15 @@ class Client(FramedSocket[wire.FromClient]):
 
     def _note(self, message: Asked) -> None:
         if isinstance(message, wire.Ask) and message.more:
-            jobs = message.request.jobs
-            size = sum([len(job.record) for job in jobs]) + (len(jobs) + 1) * _OBJECT_BYTES
+            jobs = message.jobs
+            size = sum(map(len, records_of(jobs))) + (len(jobs) + 1) * _OBJECT_BYTES
             self._parts[message.number] = self._parts.get(message.number, 0) + size
             return
         self._questions += 1
         if isinstance(message, wire.Ask):
             request = message.request
             self.weight += self._parts.pop(message.number, 0)
-            lists = (request.jobs, request.cancel, request.retry, request.delete, request.schedules)
+            lists = (message.jobs, request.cancel, request.retry, request.delete, request.schedules)
             self.weight += sum(map(len, lists)) * _OBJECT_BYTES
         else:
             self.weight += _LISTEN_BYTES if isinstance(message, wire.Listen) else _LOOK_BYTES

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "encode_record",
     "encode_result",
     "seal",
+    "seal_all",
     "unseal",
 ]
 
@@ -53,6 +54,11 @@ class BadRecord(JobschedError):
 def seal(body: bytes) -> bytes:
     """Return the record that holds a body: version byte, CRC-32 of the body, body."""
     return _pack_head(_VERSION, _crc32(body)) + body
+
+
+def seal_all(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return the records that hold some bodies."""
+    return [_pack_head(_VERSION, _crc32(body)) + body for body in bodies]
 
 
 def unseal(record: bytes) -> bytes:
@@ -84,7 +90,7 @@ class RecordForm:
             b"".join((before, job_id, between, packed, behind))
             for job_id, packed in zip(job_ids, arguments, strict=True)
         ]
-        return [_pack_head(_VERSION, _crc32(body)) + body for body in bodies]
+        return seal_all(bodies)
 
 
 def decode_record(data: bytes) -> JobRecord:

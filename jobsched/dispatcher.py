@@ -25,6 +25,7 @@ from jobsched.options import checked_args, checked_id, checked_kwargs
 from jobsched.prepared import PreparedJob, new_job
 from jobsched.request_size import check_size
 from jobsched.schedule import ScheduleChange
+from jobsched.store.alike import ids_of, kinds
 from jobsched.store.base import Accepted, NewJob, Refused, Request, StoredJob
 from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 from jobsched.terms import ConcurrencyLimit, Unique
@@ -239,8 +240,9 @@ class Dispatcher:
         if not jobs and not schedules:
             return []
         if not allow_unknown:
-            self._refuse_off({job.task for job in jobs})
-        limits = {name: self.config.categories[name].max_pending for name in {job.category for job in jobs}}
+            self._refuse_off({job.task for job in kinds(jobs)})
+        categories = {job.category for job in kinds(jobs)}
+        limits = {name: self.config.categories[name].max_pending for name in categories}
         request = Request(
             jobs=jobs,
             max_pending={name: limit for name, limit in limits.items() if limit is not None},
@@ -249,8 +251,8 @@ class Dispatcher:
         )
         kept = (self._carried(request) if atomic else self.send(request)).kept
         if not kept:
-            return [Job(self, job.id) for job in jobs]
-        return [Job(self, kept.get(place, job.id)) for place, job in enumerate(jobs)]
+            return [Job(self, job_id) for job_id in ids_of(jobs)]
+        return [Job(self, kept.get(place, job_id)) for place, job_id in enumerate(ids_of(jobs))]
 
     def _carried(self, request: Request) -> Accepted:
         """Leave a request to the completion of the job that runs here. Raises InvalidOption where none
@@ -259,7 +261,7 @@ class Dispatcher:
         job = current.get(None)
         if job is None:
             raise InvalidOption("atomic is for a job that runs: here is none to complete")
-        for task in {new.task for new in request.jobs}:
+        for task in {new.task for new in kinds(request.jobs)}:
             tasks.find(task)
         job.carry(request)
         return Accepted()

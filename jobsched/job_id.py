@@ -8,10 +8,16 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Annotated
 
-__all__ = ["ID_BYTES", "format_id", "new_id", "new_ids", "parse_id", "part_of_id"]
+import msgspec
+
+__all__ = ["ID_BYTES", "JobId", "format_id", "new_id", "new_ids", "parse_id", "part_of_id"]
 
 ID_BYTES = 16
+JobId = Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+"""A job's id, checked where one is decoded."""
+
 _MIN_PART = 6
 _STOCK = 128  # randoms that are drawn at a time for single ids, as each draw is a system call
 _pack_halves = struct.Struct(">QQ").pack

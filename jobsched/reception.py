@@ -16,6 +16,7 @@ from jobsched.job_id import ID_BYTES
 from jobsched.report import NodeReport
 from jobsched.request_size import MAX_REQUEST_BYTES, MAX_REQUEST_JOBS
 from jobsched.schedule import PutSchedule, RunSchedule, Schedule, ScheduleChange, SwitchSchedule, name_problem
+from jobsched.store.alike import at_once, joined, kinds, records_of, with_terms
 from jobsched.store.base import JobStore, NewJob, Outcome, Refused, Reply, Request, StoredJob
 from jobsched.store.reasons import refused_with
 from jobsched.store.schedule_query import findings
@@ -39,15 +40,17 @@ class Asker(Protocol):
 
 
 class _Parts:
-    """The jobs of a request that is not complete yet, and how many bytes their records have."""
+    """The jobs of a request that is not complete yet, how many, and the bytes of their records."""
 
     def __init__(self) -> None:
-        self.jobs: list[NewJob] = []
+        self.jobs: list[Sequence[NewJob]] = []
+        self.count = 0
         self.size = 0
 
     def add(self, jobs: Sequence[NewJob]) -> None:
-        self.jobs += jobs
-        self.size += sum([len(job.record) for job in jobs])
+        self.jobs.append(jobs)
+        self.count += len(jobs)
+        self.size += sum(map(len, records_of(jobs)))
 
 
 class Reception:
@@ -91,30 +94,30 @@ class Reception:
         """Return a request once all its parts are there."""
         key = (asker, ask.number)
         if not ask.more and key not in self._parts:
-            return ask.request
+            return ask.request if ask.like is None else msgspec.structs.replace(ask.request, jobs=ask.jobs)
         parts = self._parts.setdefault(key, _Parts())
-        parts.add(ask.request.jobs)
-        if len(parts.jobs) > MAX_REQUEST_JOBS or parts.size > MAX_REQUEST_BYTES:
+        parts.add(ask.jobs)
+        if parts.count > MAX_REQUEST_JOBS or parts.size > MAX_REQUEST_BYTES:
             raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs or {MAX_REQUEST_BYTES >> 20} MiB")
         if ask.more:
             return None
         del self._parts[key]
-        return msgspec.structs.replace(ask.request, jobs=parts.jobs)
+        return msgspec.structs.replace(ask.request, jobs=joined(parts.jobs))
 
     def _refusal(self, request: Request) -> Refused | None:
         """Return why a request cannot be accepted: it is refused whole."""
         categories, tasks = self._config.categories, self.tasks
-        for task in {job.task for job in request.jobs} if tasks and not request.takes_unknown else ():
+        for task in {job.task for job in kinds(request.jobs)} if tasks and not request.takes_unknown else ():
             if task not in tasks:
                 return _refused(UnknownTask(task, tasks))
         for schedule in (change.schedule for change in request.schedules if isinstance(change, PutSchedule)):
             refused = self._cannot_fire(schedule)
             if refused is not None:
                 return refused
-        for job in request.jobs:
-            if len(job.record) > _MAX_RECORD:
-                return _refused(PayloadTooLarge(job.task, len(job.record), MAX_PAYLOAD))
-        for name in (*{job.category for job in request.jobs}, *request.pause, *request.resume):
+        for place, record in enumerate(records_of(request.jobs)):
+            if len(record) > _MAX_RECORD:
+                return _refused(PayloadTooLarge(request.jobs[place].task, len(record), MAX_PAYLOAD))
+        for name in (*{job.category for job in kinds(request.jobs)}, *request.pause, *request.resume):
             if name not in categories:
                 return _refused(UnknownCategory(name, categories))
         return None
@@ -161,7 +164,7 @@ class Reception:
         """Return how many jobs each category gets by the next turn."""
         arriving: Counter[str] = Counter()
         for _, _, request in self._asked:
-            arriving.update([job.category for job in request.jobs if not job.due_at])
+            arriving += at_once(request.jobs)
         return arriving
 
     def answer(self, replies: Sequence[Reply]) -> None:
@@ -238,11 +241,11 @@ def _check_ids(message: wire.Question) -> None:
         if request.taken:
             raise WireError("entries of a journal that did not come from there")
         _check_schedules(request.schedules)
-        if len(ids) + len(request.jobs) + len(request.schedules) > MAX_REQUEST_JOBS:
+        if len(ids) + len(message.jobs) + len(request.schedules) > MAX_REQUEST_JOBS:
             raise WireError(f"a request over {MAX_REQUEST_JOBS:,} jobs")
-        for job in request.jobs:
-            if job.terms is not None:
-                _check_terms(job.terms)
+        for job in with_terms(message.jobs):
+            assert job.terms is not None
+            _check_terms(job.terms)
     if any(len(job_id) != ID_BYTES for job_id in ids):
         raise WireError(f"a job id that has not {ID_BYTES} bytes")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobsched.errors import InvalidOption
+from jobsched.store.alike import records_of
 from jobsched.store.base import Request
 
 __all__ = ["MAX_REQUEST_BYTES", "MAX_REQUEST_JOBS", "check_size"]
@@ -14,7 +15,7 @@ MAX_REQUEST_BYTES = 64 << 20
 def check_size(request: Request) -> None:
     """Raise InvalidOption for a request over 100,000 jobs or 64 MiB: it is accepted whole or not."""
     jobs = request.jobs
-    size = sum([len(job.record) for job in jobs])
+    size = sum(map(len, records_of(jobs)))
     others = len(request.cancel), len(request.retry), len(request.delete), len(request.schedules)
     count = max(len(jobs), *others)
     if count > MAX_REQUEST_JOBS or size > MAX_REQUEST_BYTES:

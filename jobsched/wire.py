@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from jobsched.errors import WireError
+from jobsched.job_id import JobId
 from jobsched.report import NodeReport
+from jobsched.store.alike import AlikeJobs, records_of
 from jobsched.store.base import Claim, NewJob, Outcome, Reply, Request, StoredJob
 from jobsched.store.schedule_query import Findings, FiringQuery, ScheduleQuery
 
@@ -83,11 +85,25 @@ class Bye(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A request, or a part of one: parts of a number are joined until one says no `more`."""
+    """A request, or a part of one: parts of a number are joined until one says no `more`. Many jobs that
+    are `like` one but for their ids and records stand beside the request: what is the same is sent once.
+    """
 
     number: int
     request: Request
     more: bool = False
+    like: NewJob | None = None
+    ids: list[JobId] = []
+    records: list[bytes] = []
+
+    @property
+    def jobs(self) -> Sequence[NewJob]:
+        """The jobs of the request. Raises WireError where ids or records are missing."""
+        if self.like is None:
+            return self.request.jobs
+        if self.request.jobs or len(self.ids) != len(self.records):
+            raise WireError(f"{len(self.ids):,} ids of jobs with {len(self.records):,} records")
+        return AlikeJobs(self.like, self.ids, self.records)
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -256,21 +272,26 @@ def ask_frames(number: int, request: Request) -> Iterator[bytes]:
     """Yield the frames of a request, several when it adds many jobs."""
     parts = list(_parts(request.jobs)) or [[]]
     for part in parts[:-1]:
-        yield frame(Ask(number, Request(jobs=part), more=True))
-    yield frame(Ask(number, msgspec.structs.replace(request, jobs=parts[-1])))
+        yield frame(_ask(number, Request(), part, more=True))
+    yield frame(_ask(number, request, parts[-1], more=False))
 
 
-def _parts(jobs: Sequence[NewJob]) -> Iterable[list[NewJob]]:
-    part: list[NewJob] = []
-    size = 0
-    for job in jobs:
-        part.append(job)
-        size += len(job.record) + 100
+def _ask(number: int, request: Request, jobs: Sequence[NewJob], *, more: bool) -> Ask:
+    if isinstance(jobs, AlikeJobs):
+        request = msgspec.structs.replace(request, jobs=())
+        return Ask(number, request, more, jobs.like, list(jobs.ids), list(jobs.records))
+    return Ask(number, msgspec.structs.replace(request, jobs=jobs), more)
+
+
+def _parts(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    start = size = 0
+    for end, record in enumerate(records_of(jobs), 1):
+        size += len(record) + 100
         if size >= _FRAME_AIM:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+            yield jobs[start:end]
+            start, size = end, 0
+    if start < len(jobs):
+        yield jobs[start:]
 
 
 class unix_address:  # noqa: N801 (used as a function: `with unix_address(...) as address`)

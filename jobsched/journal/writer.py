@@ -19,6 +19,7 @@ from jobsched.store.base import Request
 __all__ = ["Journal", "Node"]
 
 _encode = msgspec.msgpack.Encoder().encode
+_MOST_JOBS = file.MOST_BYTES >> 6  # in an entry: a job takes more than 64 bytes
 _inherited: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
@@ -91,6 +92,8 @@ class Journal:
 
     def _is_sure(self, request: Request) -> bool:
         jobs, tasks, categories = request.jobs, self._tasks, self._categories
+        if len(jobs) > _MOST_JOBS:
+            return False
         for job in jobs:
             if job.task not in tasks or job.category not in categories or job.terms is not None:
                 return False
@@ -110,7 +113,7 @@ class Journal:
             offset = file.START  # all of it is in the store
         entries = b""
         for request in requests:
-            body = _encode(request.jobs)
+            body = _encode(list(request.jobs))
             if len(body) > file.MOST_BYTES:
                 return False
             number += 1

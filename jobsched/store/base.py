@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from jobsched.job import PRIORITY_LIMIT, Attempt, JobError, JobStatus, ParkedFor, State, Terms
-from jobsched.job_id import ID_BYTES
+from jobsched.job_id import JobId
 from jobsched.report import Decision
 from jobsched.schedule import FiringRecord, ScheduleChange, ScheduleNews, StoredSchedule
 from jobsched.store.journal_marks import Span
@@ -64,7 +64,7 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     one is decoded, which takes no time.
     """
 
-    id: Annotated[bytes, msgspec.Meta(min_length=ID_BYTES, max_length=ID_BYTES)]
+    id: JobId
     task: str
     category: str
     priority: Annotated[int, msgspec.Meta(ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)]

@@ -5,14 +5,16 @@ jobs that are dispatched in bulk, in half the time that they take one by one.
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
 
 import msgspec
 
-from jobsched.codec import seal, unseal
+from jobsched.codec import seal_all, unseal
 from jobsched.job import JobStatus, State
 from jobsched.store import lmdb_layout as layout
+from jobsched.store.alike import at_once, kinds, records_of
 from jobsched.store.base import NewJob
 from jobsched.store.lmdb_rows import Rows
 
@@ -24,28 +26,24 @@ _pack_sequence = struct.Struct(">Q").pack
 
 def are_plain(jobs: Sequence[NewJob]) -> bool:
     """Say whether jobs need nothing more than a place in a queue, all of them."""
-    most = layout.CHUNK
-    return not any(job.terms is not None or job.due_at or len(job.record) > most for job in jobs)
+    if any(job.terms is not None or job.due_at for job in kinds(jobs)):
+        return False
+    return max(map(len, records_of(jobs)), default=0) <= layout.CHUNK
 
 
 def add_plain(rows: Rows, jobs: Sequence[NewJob], job_ids: Sequence[bytes]) -> None:
     """Add jobs that are plain and new, in their order. The ids are theirs."""
-    kinds: dict[tuple[str, int], tuple[bytes, bytes, bytes]] = {}
-    statuses: list[bytes] = []
-    places: list[bytes] = []
-    category, priority = None, 0
-    for sequence, job in enumerate(jobs, rows.next_sequences(len(jobs))):
-        if job.category != category or job.priority != priority:
-            category, priority = kind = job.category, job.priority
-            if kind not in kinds:
-                kinds[kind] = _alike(rows, category, priority)
-            queue, front, back = kinds[kind]
-        statuses.append(seal(front + _encode(sequence) + back))
-        places.append(queue + _pack_sequence(sequence))
+    sequences = range(first := rows.next_sequences(len(jobs)), first + len(jobs))
+    alike = [(job.category, job.priority) for job in kinds(jobs)]
+    known = {kind: _alike(rows, *kind) for kind in dict.fromkeys(alike)}
+    forms = [known[kind] for kind in alike] if len(known) > 1 else repeat(known[alike[0]])
+    numbered = partial(zip, sequences, forms)  # anew: pairs that are kept set off the garbage collector
+    statuses = seal_all(front + _encode(sequence) + back for sequence, (_, front, back) in numbered())
+    places = [queue + _pack_sequence(sequence) for sequence, (queue, _, _) in numbered()]
     rows.statuses.put_encoded(zip(job_ids, statuses, strict=True))
-    rows.records.put_all(zip(job_ids, [job.record for job in jobs], strict=True))
+    rows.records.put_all(zip(job_ids, records_of(jobs), strict=True))
     rows.pending.put_all(zip(places, job_ids, strict=True))
-    for name, count in Counter([job.category for job in jobs]).items():
+    for name, count in at_once(jobs).items():
         rows.count(name, State.PENDING, count)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jobsched import transitions as rules
 from jobsched.job import CANCELLABLE, RETRYABLE, JobStatus, State
+from jobsched.store.alike import ids_of, with_terms
 from jobsched.store.base import Accepted, NewJob, Refused, Reply, Request
 from jobsched.store.journal_marks import are_known, gap
 from jobsched.store.lmdb_journals import marks_of, write_marks
@@ -107,7 +108,7 @@ class Requests:
         """Add many jobs that are plain and new; do nothing if they are not that, or told of one by one."""
         if len(jobs) < _MANY or self._rows.moves.watch is Watch.ALL or not are_plain(jobs):
             return False
-        job_ids = [job.id for job in jobs]
+        job_ids = ids_of(jobs)
         if len(set(job_ids)) < len(job_ids) or self._rows.known(job_ids):
             return False
         add_plain(self._rows, jobs, job_ids)
@@ -116,7 +117,7 @@ class Requests:
     def _add_each(self, jobs: Sequence[NewJob], now: int) -> dict[int, bytes]:
         """Add jobs; return those that stand for some of them, by the place of these."""
         kept: dict[int, bytes] = {}
-        known = self._rows.known([job.id for job in jobs])
+        known = self._rows.known(ids_of(jobs))
         for place, job in enumerate(jobs):
             if job.id in known:
                 continue  # the repetition of a dispatch whose answer got lost
@@ -139,7 +140,7 @@ class Requests:
                 if count and waiting + count > limit:
                     return queue_is_full(name, limit, waiting)
         keys: dict[bytes, bytes] = {}
-        for job in request.jobs:
+        for job in with_terms(request.jobs):
             if job.terms is not None and job.terms.unique and not self._rows.is_known(job.id):
                 holder = self._rows.holder(job.terms.unique) or keys.get(job.terms.unique)
                 if holder not in (None, job.id) and job.on_conflict == "refuse":

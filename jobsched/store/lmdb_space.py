@@ -15,6 +15,7 @@ from pathlib import Path
 import lmdb
 
 from jobsched.schedule import PutSchedule, ScheduleChange
+from jobsched.store.alike import records_of
 from jobsched.store.base import Firing, NewJob, Outcome, Request
 from jobsched.store.lmdb_layout import Databases
 
@@ -112,7 +113,7 @@ def adds(request: Request) -> bool:
 
 def needed_for(jobs: Sequence[NewJob]) -> int:
     """Return about how many bytes new jobs take."""
-    return sum([len(job.record) for job in jobs]) * 5 // 4 + len(jobs) * _PER_JOB
+    return sum(map(len, records_of(jobs))) * 5 // 4 + len(jobs) * _PER_JOB
 
 
 def needed_for_schedules(changes: Sequence[ScheduleChange]) -> int:

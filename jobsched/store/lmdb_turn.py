@@ -159,7 +159,7 @@ class LmdbTurn:
             claims.append(outcome.claim)
             ended.append((ended_key(completed, ended_at, job_id), behind[status.category]))
             counts[status.category] += 1
-        rows.ended.put_all(ended)
+        rows.ended.put_all(sorted(ended))  # workers' runs overlap: else pages are split, and left half empty
         rows.running.delete_all(map(layout.running_key, claims))
         for name, count in counts.items():
             if count:

@@ -34,7 +34,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     held: frozenset[int] = frozenset()
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(enc_hook=list).encode  # jobs that are alike
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 

@@ -3,8 +3,10 @@
 import pytest
 from turns import NOW, add, claim, counts, ids, status
 
-from jobsched.job import State
+from jobsched.job import State, Terms
+from jobsched.store.alike import AlikeJobs
 from jobsched.store.base import Accepted, Request, Turn
+from jobsched.store.memory import MemoryStore
 
 MANY = 300
 MIXTURES = {
@@ -52,3 +54,30 @@ def test_places_go_on_behind_many(store, new_job):
         assert status(store, single).sequence == place
         assert status(store, many[-1]).sequence == place + MANY
     assert counts(store) == {State.PENDING: 2 * MANY + 2}
+
+
+@pytest.mark.parametrize("count", [2, MANY])
+@pytest.mark.parametrize(
+    "what",
+    [{}, {"priority": 3}, {"due_at": NOW + 1}, {"argument": "x" * 5000}, {"terms": Terms(at_most_once=True)}],
+)
+def test_jobs_that_are_alike_are_added_as_if_each_was_named_by_itself(store, new_job, what, count):
+    jobs = [new_job(**what) for _ in range(count)]
+    alike = Request(jobs=AlikeJobs(jobs[0], ids(jobs), [job.record for job in jobs]))
+    repeated = Request(jobs=alike.jobs[1:])
+    assert store.apply(Turn(now=NOW, requests=[alike, repeated])).replies == [Accepted(), Accepted()]
+    model = MemoryStore()
+    add(model, *jobs)
+    assert [store.get(job.id) for job in jobs] == [model.get(job.id) for job in jobs]
+    assert store.stats() == model.stats()
+    assert claim(store, count) == claim(model, count)
+
+
+def test_too_many_alike_jobs_are_refused_whole(store, new_job):
+    jobs = [new_job() for _ in range(MANY)]
+    alike = AlikeJobs(jobs[0], ids(jobs), [job.record for job in jobs])
+    (reply,) = store.apply(
+        Turn(now=NOW, requests=[Request(jobs=alike, max_pending={"mail": MANY - 1})])
+    ).replies
+    assert reply.kind == "QueueFull"
+    assert store.get(jobs[0].id) is None

@@ -5,6 +5,7 @@ import pytest
 
 from jobsched.codec import BadRecord
 from jobsched.job import JobError, State
+from jobsched.store.alike import AlikeJobs
 from jobsched.store.base import GiveBack, Outcome, Request, Slot, Turn
 from jobsched.store.memory import MemoryStore
 from jobsched.store.turnlog import Entry, RecordingStore, TurnLog, read_log, replay
@@ -113,6 +114,14 @@ def test_what_a_recording_store_did_can_be_replayed(path, store, turns):
     for job in turns[0].requests[0].jobs:
         assert again.get(job.id) == store.get(job.id)
     assert again.recover(5) == store.recover(5)
+
+
+def test_jobs_that_are_alike_come_back_one_by_one(path, new_job):
+    jobs = [new_job() for _ in range(3)]
+    alike = AlikeJobs(jobs[0], [job.id for job in jobs], [job.record for job in jobs])
+    write(path, [Turn(now=1, requests=[Request(jobs=alike)])])
+    (entry,) = read_log(path)
+    assert entry.turn.requests[0].jobs == jobs
 
 
 def test_a_turn_that_failed_is_not_logged(path):

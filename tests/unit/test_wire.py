@@ -13,6 +13,7 @@ from jobsched.config import parse_config
 from jobsched.errors import InvalidOption, WireError
 from jobsched.reception import Reception
 from jobsched.request_size import MAX_REQUEST_JOBS, check_size
+from jobsched.store.alike import AlikeJobs
 from jobsched.store.base import Accepted, Claim, NewJob, Refused, Request, StoredJob
 
 decode_ask = msgspec.msgpack.Decoder(wire.FromClient).decode
@@ -125,6 +126,34 @@ def test_the_parts_of_a_request_are_joined_by_the_reception(tmp_path, count, siz
         reception.take(None, part)
     (joined,) = reception.requests()
     assert (list(joined.jobs), joined.cancel) == (request.jobs, request.cancel)
+
+
+@pytest.mark.parametrize(("count", "size", "parts"), [(7, 900_000, 4), (20_000, 100, 4), (1, 10, 1)])
+def test_of_jobs_that_are_alike_the_rest_is_sent_once_a_frame(tmp_path, count, size, parts):
+    reception = Reception(parse_config("tasks = ['m']\n[categories.mail]\n", tmp_path))
+    jobs = new_jobs(count, size)
+    alike = AlikeJobs(jobs[0], [job.id for job in jobs], [job.record for job in jobs])
+    arriving = asks(Request(jobs=alike, cancel=[b"c" * 16]))
+    assert len(arriving) == parts
+    assert all(len(part.jobs) and not part.request.jobs for part in arriving)
+    for part in arriving:
+        reception.take(None, part)
+    assert reception.arriving() == {"mail": count}
+    (joined,) = reception.requests()
+    assert isinstance(joined.jobs, AlikeJobs)
+    assert (list(joined.jobs), joined.cancel) == (jobs, [b"c" * 16])
+
+
+@pytest.mark.parametrize(
+    ("single", "ids", "records"), [(0, 2, 1), (0, 0, 1), (1, 1, 1), (0, MAX_REQUEST_JOBS + 1, None)]
+)
+def test_jobs_that_are_alike_come_whole_or_are_no_message(tmp_path, single, ids, records):
+    reception = Reception(parse_config("tasks = ['m']\n[categories.mail]\n", tmp_path))
+    (like,) = new_jobs(1, 0)
+    records = ids if records is None else records
+    ask = wire.Ask(1, Request(jobs=[like] * single), False, like, [like.id] * ids, [b""] * records)
+    with pytest.raises(WireError):
+        reception.take(None, ask)
 
 
 def test_the_limits_of_a_request_are_said():
