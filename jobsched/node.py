@@ -132,7 +132,7 @@ class Node:
                 tell=self._audience.note,
             )
             stack.callback(self._crew.close)
-            self._head_start = HeadStart(self._crew, self._supervisors)
+            self._head_start = HeadStart(self._crew, self._supervisors, self._store.get)
             self._reception.report = self._view
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             self._audience.note(NodeStarted, pid=os.getpid(), workers=self._config.workers)
