@@ -53,7 +53,7 @@ class Journals:
         self._earlier = 0  # of them, not read just now
         self._come_at = 0.0
         self._until = 0  # times of the monotonic clock: what was written before has been read
-        self._again_at = 0.0
+        self._again_at = 0.0  # monotonic; 0 unless they were refused the last time
         self._asked: Request | None = None  # what the turn is to take in
         self._missed = 0
         self._forgotten: list[str] = []
@@ -249,6 +249,10 @@ class Journals:
         self._asked = request_of(entries) if entries and is_wanted else None
         return self._asked
 
+    def sure(self, now: float) -> Request | None:
+        """Return what `request` will return, unless it was refused the last time: then it may be again."""
+        return None if self._again_at else self.request(now, is_behind=False)
+
     def forgotten(self) -> list[str]:
         """Return the journals whose marks the turn is to forget."""
         forgotten, self._forgotten = self._forgotten, []
@@ -266,6 +270,7 @@ class Journals:
             self._put_off(replies[-1], store, now)
             return
         self._set_short(is_short=result.is_over)
+        self._again_at = 0.0
         ends = {span.journal: span.last for span in asked.taken}
         self._come = [entry for entry in self._come if entry.number > ends.get(entry.journal, 0)]
         self._come_at = now

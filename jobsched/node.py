@@ -188,7 +188,7 @@ class Node:
         self._crew.look()
         self._journals.gather(now)  # when all else is heard: nobody has dispatched after what is missed here
         if self._may_start and not (self._reception.is_asked or self._waiter.release(at)):
-            self._head_start.begin(self._journals.request(now, is_behind=False), self._stats, now)
+            self._head_start.begin(self._journals.sure(now), self._stats, now)
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
         ended: list[bytes] = []
