@@ -284,7 +284,8 @@ class Node:
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
         starts = self._may_start
-        self._crew.give_back += self._pool.recall(free, now) if starts else []
+        if starts and not begun:  # a claim that is not noted yet could not be given back
+            self._crew.give_back += self._pool.recall(free, now)
         slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
         unparked = self._keeper.release(self._store, self._reception.tasks, requests) if starts else None

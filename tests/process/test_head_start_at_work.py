@@ -12,16 +12,13 @@ from jobsched.store.place import JOURNALS
 
 
 @pytest.fixture
-def slow(project):
-    """A function that starts a node whose commits wait for a file, and returns it with a dispatcher that
-    has a journal.
-    """
+def scripted(project):
+    """A function that starts a node by a script, and returns it with a dispatcher that has a journal."""
 
-    def start(awaited, **environment):
-        script = Path(__file__).with_name("slow_commit_node.py")
-        command = [sys.executable, str(script), "-c", str(project.config), "run"]
-        settings = {"AWAITED": str(project.folder / awaited)} | environment
-        node = Node(command, project.folder, project.environment | settings)
+    def start(script, **environment):
+        path = Path(__file__).with_name(script)
+        command = [sys.executable, str(path), "-c", str(project.config), "run"]
+        node = Node(command, project.folder, project.environment | environment)
         project.nodes.append(node)
         dispatcher = project.dispatcher()
 
@@ -34,6 +31,16 @@ def slow(project):
         eventually(has_journal)
         eventually(lambda: len(node.workers()) == 2)
         return node, dispatcher
+
+    return start
+
+
+@pytest.fixture
+def slow(project, scripted):
+    """A function that starts a node whose commits wait for a file, likewise."""
+
+    def start(awaited, **environment):
+        return scripted("slow_commit_node.py", AWAITED=str(project.folder / awaited), **environment)
 
     return start
 
@@ -75,3 +82,10 @@ def test_a_node_killed_before_the_commit_leaves_the_job_to_the_next_one(project,
     assert job.result(timeout=20) == "a"
     assert runs(project, "a") == [False, True]
     assert project.status(job.id).state is State.COMPLETED
+
+
+def test_what_begins_is_not_recalled_in_the_same_turn(project, scripted):
+    _, dispatcher = scripted("recalling_node.py")
+    for label in ("a", "b", "c", "d", "e"):
+        job = dispatcher.dispatch("tasks:mark", "mail", args=(label,))
+        assert job.result(timeout=10) == label
