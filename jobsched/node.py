@@ -196,7 +196,7 @@ class Node:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
         if ended or self._reception.has_looks:
-            self._reception.settle(self._store, ended)
+            self._reception.settle(self._store, ended, is_behind=now < self._patience.again_at)
         self._is_eager = result is not None and any(self._waiting().values())
         self._tend(self._clock.monotonic(), self._clock.now())  # what is due can wait for what has come
         if self._until_idle and not self._stops and self._is_idle():
