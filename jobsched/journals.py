@@ -156,6 +156,7 @@ class Journals:
         """Read what has come. `now` is monotonic."""
         if self._board is not None:
             self._board.is_rung_for = False
+        self._asked = None
         self._until = time.monotonic_ns()  # before anything is read: see `request`
         before = self._earlier = len(self._come)
         come = list(self._has_come())
@@ -243,10 +244,10 @@ class Journals:
         An entry that was written while we read is left for the next time: another journal, read before,
         may hold one that is older. What was read earlier is not: its time may be that of another boot.
         """
-        new = (entry for entry in self._come[self._earlier :] if entry.at <= self._until)
-        entries = [*self._come[: self._earlier], *new]
-        is_wanted = is_behind or now >= self._again_at
-        self._asked = request_of(entries) if entries and is_wanted else None
+        if self._asked is None and (is_behind or now >= self._again_at):
+            new = (entry for entry in self._come[self._earlier :] if entry.at <= self._until)
+            entries = [*self._come[: self._earlier], *new]
+            self._asked = request_of(entries) if entries else None
         return self._asked
 
     def sure(self, now: float) -> Request | None:
