@@ -9,18 +9,18 @@ which it comes: one that kills its node is met by the next one as any other job.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from jobsched.crew import Crew
 from jobsched.job import State, is_final
 from jobsched.store.base import (
     CategoryStats,
     Claim,
-    JobStore,
     NewJob,
     Outcome,
     Request,
     Slot,
+    StoredJob,
     Turn,
     TurnResult,
 )
@@ -35,20 +35,24 @@ _UNDONE = Doom(0, State.CANCELLED, "the claim of its job was not committed")  # 
 class HeadStart:
     """Hands out the claims of turns, before or after their commit. Belongs to the node's loop.
 
-    `begun` are the claims that the next turn is to note, and `slots` where they went.
+    `begun` are the claims that the next turn is to note, and `slots` where they went. `job_of` reads
+    a job of the store.
     """
 
-    def __init__(self, crew: Crew, supervisors: Mapping[str, Supervisor]) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        supervisors: Mapping[str, Supervisor],
+        job_of: Callable[[bytes], StoredJob | None],
+    ) -> None:
         self._crew = crew
         self._supervisors = supervisors
+        self._job_of = job_of
         self._last: int | None = None  # number of a claim; unknown until a turn is committed
-        self._given: dict[int, WorkerLink] = {}  # by the number of the claim
         self.begun: list[Claim] = []
         self.slots: list[Slot] = []
 
-    def begin(
-        self, request: Request | None, stats: Mapping[str, CategoryStats], store: JobStore, now: float
-    ) -> None:
+    def begin(self, request: Request | None, stats: Mapping[str, CategoryStats], now: float) -> None:
         """Hand out the jobs of what the next turn takes in from journals, if they can start at once: where
         no other job may be before them in their queue, and each finds a worker that idles at home.
         """
@@ -57,24 +61,33 @@ class HeadStart:
         if request is None or not is_known or not all(map(_adds_nothing, crew.outcomes)):
             return
         for category, jobs in _by_category(request).items():
-            if category not in stats or (not stats[category].paused and not stats[category][State.PENDING]):
-                workers = self._idle(category, now)[: len(jobs)]
-                if len(workers) == len(jobs) and _are_new(jobs, store):
-                    self._start(category, jobs, workers, now)
+            is_first = category not in stats or not (stats[category].paused or stats[category][State.PENDING])
+            if is_first and category in self._supervisors:
+                self._start(category, jobs, now)
 
-    def _start(self, category: str, jobs: list[NewJob], workers: list[WorkerLink], now: float) -> None:
+    def _start(self, category: str, jobs: list[NewJob], now: float) -> None:
+        workers = self._idle(category, now)[: len(jobs)]
+        if len(workers) < len(jobs) or not self._are_new(jobs):
+            return
         assert self._last is not None
         first = self._last + len(self.begun) + 1
         given = [
             Claim(number, worker.number, 1, job.id, job.record)
-            for number, (job, worker) in enumerate(zip(jobs, workers, strict=True), first)
+            for number, (job, worker) in enumerate(zip(jobs, workers, strict=False), first)
         ]
         slots = [Slot(category, worker.number, 0) for worker in workers]
-        self._given.update((claim.number, worker) for claim, worker in zip(given, workers, strict=True))
         self._crew.pool.hand_out(given, slots, now)
         os.sched_yield()  # whom we wake may have to wait for our core
         self.begun += given
         self.slots += slots
+
+    def _are_new(self, jobs: list[NewJob]) -> bool:
+        """Say whether jobs are plain, and none of them is there: a client that has lost a node asks the next
+        one for what it had written, and that comes to light later.
+        """
+        ids = {job.id for job in jobs} - {claim.job for claim in self.begun}
+        is_plain = len(ids) == len(jobs) and all(job.terms is None for job in jobs)
+        return is_plain and not any(map(self._job_of, ids))
 
     def _idle(self, category: str, now: float) -> list[WorkerLink]:
         """Return the workers that could start a job of their category, which it may have."""
@@ -91,37 +104,32 @@ class HeadStart:
     def hand_out(self, turn: Turn, result: TurnResult, now: float) -> None:
         """Hand out, after the commit, the claims that have not been handed out before."""
         if result.claims:
-            rest = [claim for claim in result.claims if claim.number not in self._given]
+            rest = [claim for claim in result.claims if claim not in self.begun]
             self._crew.give_back += self._crew.pool.hand_out(rest, turn.slots, now)
-        self._take_back(self._given.keys() & result.lost)
+        self._take_back(claim for claim in self.begun if claim not in result.claims)
         self._last = result.last_claim
 
     def undo(self) -> None:
         """Take back what was begun, as nothing was committed."""
-        self._take_back(self._given)
+        self._take_back(self.begun)
         self._last = None
 
-    def _take_back(self, numbers: Collection[int]) -> None:
+    def _take_back(self, claims: Iterable[Claim]) -> None:
         """Have claims undone that the store does not have: who has started is killed, and what it runs is
-        claimed anew once it is gone.
+        claimed anew once it is gone. Their numbers may be those of other claims by then.
         """
-        for worker in [self._given[number] for number in numbers]:
+        for claim in claims:
+            worker = self._crew.pool.workers[claim.worker]
             worker.revoke()
             if worker.held and not worker.is_leaving:
                 worker.doom = _UNDONE
                 self._crew.pool.preloader.kill(worker.number)
-        self._given, self.begun, self.slots = {}, [], []
+        self.begun, self.slots = [], []
 
     @property
     def is_undoing(self) -> bool:
         """Whether a job may still run whose claim was not committed: nothing is to be claimed meanwhile."""
         return any(worker.doom is _UNDONE for worker in self._crew.pool.workers.values())
-
-
-def _are_new(jobs: list[NewJob], store: JobStore) -> bool:
-    """Say whether no job is there already, or comes twice: a client may have asked for it in another way."""
-    ids = {job.id for job in jobs}
-    return len(ids) == len(jobs) and not any(store.get(job_id) for job_id in ids)
 
 
 def _adds_nothing(outcome: Outcome) -> bool:

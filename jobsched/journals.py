@@ -53,7 +53,7 @@ class Journals:
         self._earlier = 0  # of them, not read just now
         self._come_at = 0.0
         self._until = 0  # times of the monotonic clock: what was written before has been read
-        self._again_at = 0.0
+        self._again_at = 0.0  # monotonic; 0 unless they were refused the last time
         self._asked: Request | None = None  # what the turn is to take in
         self._missed = 0
         self._forgotten: list[str] = []
@@ -158,6 +158,7 @@ class Journals:
         """Read what has come. `now` is monotonic."""
         if self._board is not None:
             self._board.is_rung_for = False
+        self._asked = None
         self._until = time.monotonic_ns()  # before anything is read: see `request`
         before = self._earlier = len(self._come)
         come = list(self._has_come())
@@ -245,11 +246,15 @@ class Journals:
         An entry that was written while we read is left for the next time: another journal, read before,
         may hold one that is older. What was read earlier is not: its time may be that of another boot.
         """
-        new = (entry for entry in self._come[self._earlier :] if entry.at <= self._until)
-        entries = [*self._come[: self._earlier], *new]
-        is_wanted = is_behind or now >= self._again_at
-        self._asked = request_of(entries) if entries and is_wanted else None
+        if self._asked is None and (is_behind or now >= self._again_at):
+            new = (entry for entry in self._come[self._earlier :] if entry.at <= self._until)
+            entries = [*self._come[: self._earlier], *new]
+            self._asked = request_of(entries) if entries else None
         return self._asked
+
+    def sure(self, now: float) -> Request | None:
+        """Return what `request` will return, unless it was refused the last time: then it may be again."""
+        return None if self._again_at else self.request(now, is_behind=False)
 
     def forgotten(self) -> list[str]:
         """Return the journals whose marks the turn is to forget."""
@@ -268,6 +273,7 @@ class Journals:
             self._put_off(replies[-1], store, now)
             return
         self._set_short(is_short=result.is_over)
+        self._again_at = 0.0
         ends = {span.journal: span.last for span in asked.taken}
         self._come = [entry for entry in self._come if entry.number > ends.get(entry.journal, 0)]
         self._come_at = now

@@ -132,7 +132,7 @@ class Node:
                 tell=self._audience.note,
             )
             stack.callback(self._crew.close)
-            self._head_start = HeadStart(self._crew, self._supervisors)
+            self._head_start = HeadStart(self._crew, self._supervisors, self._store.get)
             self._reception.report = self._view
             log.info("node started on %s, %d workers", self._config.store.path, self._config.workers)
             self._audience.note(NodeStarted, pid=os.getpid(), workers=self._config.workers)
@@ -188,8 +188,7 @@ class Node:
         self._crew.look()
         self._journals.gather(now)  # when all else is heard: nobody has dispatched after what is missed here
         if self._may_start and not (self._reception.is_asked or self._waiter.release(at)):
-            come = self._journals.request(now, is_behind=False)
-            self._head_start.begin(come, self._stats, self._store, now)
+            self._head_start.begin(self._journals.sure(now), self._stats, now)
         turn = self._compose(now, at)
         result = None if turn is None else self._apply(turn, now)
         ended: list[bytes] = []
@@ -197,7 +196,7 @@ class Node:
             self._commit_s += _COMMIT_WEIGHT * (self._clock.monotonic() - now - self._commit_s)
             ended = self._deliver(turn, result)
         if ended or self._reception.has_looks:
-            self._reception.settle(self._store, ended)
+            self._reception.settle(self._store, ended, is_behind=now < self._patience.again_at)
         self._is_eager = result is not None and any(self._waiting().values())
         self._tend(self._clock.monotonic(), self._clock.now())  # what is due can wait for what has come
         if self._until_idle and not self._stops and self._is_idle():
@@ -285,7 +284,8 @@ class Node:
             if name not in self._stats or not self._stats[name].paused:
                 free[name] = free.get(name, 0) + count
         starts = self._may_start
-        self._crew.give_back += self._pool.recall(free, now) if starts else []
+        if starts and not begun:  # a claim that is not noted yet could not be given back
+            self._crew.give_back += self._pool.recall(free, now)
         slots = self._pool.slots(free, now, self._commit_s) if starts else []
         requests = self._reception.requests()
         unparked = self._keeper.release(self._store, self._reception.tasks, requests) if starts else None

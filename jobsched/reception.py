@@ -182,15 +182,17 @@ class Reception:
         """Return the jobs whose end the turn was asked for."""
         return [job_id for _, _, request in self._answering for job_id in (*request.cancel, *request.delete)]
 
-    def settle(self, store: JobStore, ended: Iterable[bytes]) -> None:
+    def settle(self, store: JobStore, ended: Iterable[bytes], *, is_behind: bool = False) -> None:
         """Answer who asked for a job, and who waited for one that has ended: `ended` names those
-        that may have. Some that asked may be left for the next time.
+        that may have. Some that asked may be left for the next time; and where the store `is_behind`, as it
+        fails now, those too whose job is not in it: it may have been accepted.
         """
         if self._watchers:
             for job_id in ended:
                 if job_id in self._watchers:
                     self._tell(job_id, store.get(job_id))
         told = 0
+        unknown: list[tuple[Asker, wire.Look | wire.Find]] = []
         while self._looks and told < _SETTLED_BYTES:
             asker, look = self._looks.popleft()
             if isinstance(look, wire.Find):
@@ -199,10 +201,13 @@ class Reception:
                 continue
             job = store.get(look.job)
             told += _size(job)
-            if look.ended and job is not None and not is_final(job.status.state):
+            if job is None and is_behind:
+                unknown.append((asker, look))
+            elif look.ended and job is not None and not is_final(job.status.state):
                 self._watchers.setdefault(look.job, []).append((asker, look.number))
             else:
                 asker.send(wire.Seen(look.number, job))
+        self._looks.extend(unknown)
 
     def _tell(self, job_id: bytes, job: StoredJob | None) -> None:
         if job is None or is_final(job.status.state):

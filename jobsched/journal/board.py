@@ -45,8 +45,8 @@ class JournalBoard:
             handle = os.memfd_create("jobsched-journals", os.MFD_CLOEXEC)
             stack.callback(os.close, handle)
             os.ftruncate(handle, _SIZE)
-            bell, far_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             board = cls(handle)
+            bell, far_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             stack.pop_all()
         board._bell = bell
         board._handles = [handle, bell, far_end]  # kept open: clients find them by their numbers

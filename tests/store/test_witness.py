@@ -16,7 +16,8 @@ from jobsched.schedule import (
     Schedule,
     SwitchSchedule,
 )
-from jobsched.store.base import Firing, GiveBack, Outcome, Request, Slot, Turn
+from jobsched.store.base import Claim, Firing, GiveBack, Outcome, Request, Slot, Turn
+from jobsched.store.journal_marks import Span
 from jobsched.store.moves import Watch
 from jobsched.store.retention import Prune
 from jobsched.witness import Witness
@@ -72,6 +73,19 @@ def test_a_dispatched_job_is_claimed_in_the_same_turn(watched, new_job):
         events.JobDispatched(**about(job), priority=0, due_at=0),
         events.JobStarted(**about(job), attempt=1, worker=7),
     ]
+
+
+def test_a_job_that_runs_before_its_claim_is_told_of_once_and_one_begun_in_vain_not_at_all(watched, new_job):
+    job, gone = new_job(), new_job()
+    entries = Request(jobs=[job], taken=[Span("1a" * 16, 1, 1)])
+    begun = [Claim(1, WORKER, 1, job.id, job.record), Claim(2, WORKER + 1, 1, gone.id, gone.record)]
+    slots = [Slot("mail", WORKER, 0), Slot("mail", WORKER + 1, 0)]
+    assert watched.turn(requests=[entries], begun=begun, slots=slots) == [
+        events.JobDispatched(**about(job), priority=0, due_at=0),
+        events.JobStarted(**about(job), attempt=1, worker=7),
+    ]
+    [done] = watched.turn(outcomes=[outcome(begun[0]), outcome(begun[1])])
+    assert (done.kind, done.job) == ("job.completed", format_id(job.id))
 
 
 def test_many_dispatched_jobs_are_told_one_by_one_and_a_repeated_one_is_not(watched, new_job):

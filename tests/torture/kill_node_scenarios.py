@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from clients import Allowance, Crowd, Work
@@ -16,7 +16,9 @@ from scenario import Figure, Torture, quantiles, scenario
 from structure import structural_problems
 
 from jobsched import Dispatcher
+from jobsched.job import State
 from jobsched.job_id import format_id
+from jobsched.store.base import Query
 from jobsched.store.lmdb import LmdbStore
 from jobsched.store.place import JOURNALS
 
@@ -129,6 +131,10 @@ class Watch:
         """After the last measured import: how fast the machine is changes with what else it does."""
         self.cut_off: set[tuple[str, int]] = set()
         """Claims, as job and number, that were found in progress with no node alive."""
+        self.unclaimed: list[tuple[int, int, set[str]]] = []
+        """Of each node from when to when it and its workers lived, by the clock of the runs in nanoseconds,
+        and the jobs that no claim in the store was ever of by then.
+        """
 
     def kill_a_node(self, torture: Torture, moment: str, dispatch: Callable[[], None]) -> None:
         """Start a node, have the clients dispatch, and kill it at some moment."""
@@ -151,15 +157,15 @@ class Watch:
             time.sleep(torture.rng.uniform(0, longest))
         torture.check(node.is_alive, f"the node ended by itself: {node.end_of_log}")
         node.kill()
-        self._note_claims()
+        self._note_claims(int(launched * 1e9))
 
     def _await_ready(self, node: Node, launched: float) -> None:
         eventually(lambda: self._project.answers() or not node.is_alive, 30)
         self.ready_s.append(time.monotonic() - launched)
         self.ready_after_import_s.append(max(0.0, self.ready_s[-1] - self.import_s[-1]))
 
-    def _note_claims(self) -> None:
-        """Note what is in progress now that no node is alive.
+    def _note_claims(self, launched: int) -> None:
+        """Note what is in progress now that no node is alive, and what has never been.
 
         LMDB keeps the number of the last commit in shared memory. A writer killed between the commit
         and noting that number leaves readers a commit behind, until another one begins to write.
@@ -172,6 +178,19 @@ class Watch:
                     job = store.get(job_id)
                     assert job is not None, f"job {format_id(job_id)} is in progress and not there"
                     self.cut_off.add((format_id(job_id), job.status.claim))
+            unclaimed = set(never_claimed(store))
+        eventually(lambda: not self._project.left_behind())
+        self.unclaimed.append((launched, time.monotonic_ns(), unclaimed))
+
+    def started_early(self, history: History) -> Counter[str]:
+        """Return how often each job was started by a node that did not live to commit its claim: it has runs
+        from that node's life, and no claim. One run in each life, at most.
+        """
+        early: Counter[str] = Counter()
+        for begin, end, unclaimed in self.unclaimed:
+            run = {history.labels[run.label].id for run in history.runs if begin <= run.start < end}
+            early.update(run & unclaimed)
+        return early
 
     def import_once(self) -> None:
         """Measure how long it takes to import what a node is made of, and nothing else."""
@@ -190,9 +209,22 @@ class Watch:
         }
 
 
+def never_claimed(store: LmdbStore) -> Iterator[str]:
+    """Yield the jobs in the queues that no claim was ever of."""
+    after: bytes | None = b""
+    while after is not None:
+        page = store.find(Query(state=State.PENDING, limit=200, after=after))
+        yield from (format_id(job.id) for job in page.jobs if not job.status.claim)
+        after = page.next
+
+
 def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure]:
-    """Check the history; return its figures. A repeat is excused by a claim that was cut off."""
+    """Check the history; return its figures. A repeat is excused by a claim that was cut off, or by a start
+    whose claim was not committed.
+    """
     cut_off = Counter(job for job, _ in watch.cut_off)
+    early = watch.started_early(history)
+    excused = cut_off + early
     repeats = Counter(after.label for _, after in history.repeats())
     stored = history.stored
     return {
@@ -201,6 +233,7 @@ def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure
         "claims_cut_off": len(watch.cut_off),
         "runs_cut_off": sum(run.end is None for run in history.runs),
         "runs_repeated": len(history.repeats()),
+        "started_and_not_committed": early.total(),
         "most_interruptions": max(job.interruptions for job in stored.values()),
     } | torture.check_none(
         **history.wrongs(),
@@ -209,7 +242,7 @@ def judged(torture: Torture, history: History, watch: Watch) -> dict[str, Figure
         out_of_client_order=history.out_of_client_order(),
         out_of_dispatch_order=[label for name in CATEGORIES for label in history.out_of_dispatch_order(name)],
         repeated_without_excuse=[
-            label for label, count in repeats.items() if count > cut_off[history.labels[label].id]
+            label for label, count in repeats.items() if count > excused[history.labels[label].id]
         ],
         charged_with_an_attempt=[job_id for job_id, job in stored.items() if job.attempt != 1 or job.crashes],
         interruptions_miscounted=[

@@ -6,7 +6,7 @@ import pytest
 from crews import NOW, job_id
 
 from jobsched.head_start import HeadStart
-from jobsched.job import JobError, State
+from jobsched.job import JobError, State, Terms
 from jobsched.store.base import (
     CategoryStats,
     Claim,
@@ -19,7 +19,6 @@ from jobsched.store.base import (
     TurnResult,
 )
 from jobsched.store.journal_marks import Span
-from jobsched.store.memory import MemoryStore
 
 EMPTY = CategoryStats([0] * len(State))
 
@@ -51,15 +50,20 @@ def begin(crew):
     """
 
     def make(
-        request, stats=None, store=None, *, categories="[categories.mail]\n[categories.reports]\n", **crew_has
+        request,
+        stats=None,
+        *,
+        categories="[categories.mail]\n[categories.reports]\n",
+        known=frozenset(),
+        **crew_has,
     ):
         made = crew(categories)
         made.target(**dict.fromkeys(made.supervisors, 1))
         for name, value in crew_has.items():
             setattr(made, name, value)
-        head_start = HeadStart(made, made.supervisors)
+        head_start = HeadStart(made, made.supervisors, dict.fromkeys(known, True).get)
         head_start.hand_out(Turn(now=1), committed(), NOW)
-        head_start.begin(request, stats or {}, store or MemoryStore(), NOW)
+        head_start.begin(request, stats or {}, NOW)
         return head_start.begun, head_start, made
 
     return make
@@ -92,18 +96,6 @@ def test_none_starts_where_not_all_find_a_worker(begin):
     assert begin(come(1, 2))[0] == []
 
 
-def test_none_starts_that_is_there_already_or_comes_twice(begin):
-    """Where a client could not know whether its entry counts, it has asked the node for the same job."""
-    store = MemoryStore()
-    store.apply(Turn(now=1, requests=[Request(jobs=come(1).jobs)]))
-    assert begin(come(1), {}, store)[0] == []
-    _, head_start, crew = begin(come(3))
-    crew.target(mail=3)
-    head_start.hand_out(Turn(now=1), committed(last=11), NOW)
-    head_start.begin(come(2, 2), {}, MemoryStore(), NOW)
-    assert head_start.begun == []
-
-
 def test_a_delayed_job_does_not_start_and_keeps_none_from_it(begin):
     request = Request(jobs=[*come(1, due_at=5).jobs, *come(2).jobs], taken=come(1).taken)
     assert [claim.job for claim in begin(request)[0]] == [job_id(2)]
@@ -123,6 +115,18 @@ def test_none_starts_in_a_turn_that_puts_other_jobs_into_queues(begin, news):
     assert begin(come(1), **news)[0] == []
 
 
+def test_none_starts_that_is_known_or_comes_twice(begin):
+    assert begin(come(1), known={job_id(1)})[0] == []
+    twice = Request(jobs=[*come(1).jobs, *come(1, category="reports").jobs], taken=come(1).taken)
+    assert len(begin(twice)[0]) == 1
+
+
+def test_none_starts_that_has_terms_or_a_category_that_is_not_configured(begin):
+    limited = [NewJob(job_id(1), "m:f", "mail", 0, 0, b"record", Terms(at_most_once=True))]
+    assert begin(Request(jobs=limited, taken=come(1).taken))[0] == []
+    assert begin(come(1, category="gone"))[0] == []
+
+
 def test_the_end_of_another_job_hinders_nothing(begin):
     assert len(begin(come(1), outcomes=[ended(State.COMPLETED)])[0]) == 1
 
@@ -133,26 +137,26 @@ def test_no_more_start_than_the_category_may_run_and_its_rate_allows(begin):
     assert len(claims) == 1
     crew.target(mail=2)
     head_start.hand_out(Turn(now=1), committed(*claims, last=11), NOW)
-    head_start.begin(come(2), {}, MemoryStore(), NOW)
+    head_start.begin(come(2), {}, NOW)
     assert head_start.begun == []
     rated = "[categories.mail]\nrate = '1/h'\n"
     claims, head_start, crew = begin(come(1), categories=rated)
     crew.target(mail=2)
     head_start.hand_out(Turn(now=1), committed(*claims, last=11), NOW)
-    head_start.begin(come(2), {}, MemoryStore(), NOW)
+    head_start.begin(come(2), {}, NOW)
     assert head_start.begun == []
 
 
 def test_none_starts_before_a_turn_is_committed_nor_after_one_that_was_not(begin, crew):
     made = crew()
     made.target(mail=1)
-    first = HeadStart(made, made.supervisors)
-    first.begin(come(1), {}, MemoryStore(), NOW)
+    first = HeadStart(made, made.supervisors, {}.get)
+    first.begin(come(1), {}, NOW)
     assert first.begun == []
     _, later, made = begin(come(1))
     later.undo()
     made.target(mail=2)
-    later.begin(come(2), {}, MemoryStore(), NOW)
+    later.begin(come(2), {}, NOW)
     assert later.begun == []
 
 
@@ -165,6 +169,24 @@ def test_what_was_begun_is_not_handed_out_again_and_the_rest_is(begin):
     assert [len(worker.held) for worker in crew.pool.workers.values()] == [1, 1]
     assert (head_start.begun, head_start.slots, crew.preloader.killed) == ([], [], [])
     assert not head_start.is_undoing
+
+
+def test_another_claim_may_have_the_number_of_one_that_was_begun_in_vain(begin):
+    claims, head_start, crew = begin(come(1))
+    take_token(crew, claims)
+    [other] = [worker for worker in crew.pool.workers.values() if worker.home == "reports"]
+    made = Claim(11, other.number, 1, job_id(2), b"record")
+    turn = Turn(now=1, slots=[*head_start.slots, Slot("reports", other.number, 1)])
+    head_start.hand_out(turn, committed(made, lost=[11], last=11), NOW)
+    assert [held.job for held in other.held] == [job_id(2)]
+    assert crew.preloader.killed == [claims[0].worker]
+
+
+def test_a_late_outcome_of_the_same_number_undoes_nothing(begin):
+    claims, head_start, crew = begin(come(1))
+    take_token(crew, claims)
+    head_start.hand_out(Turn(now=1, slots=head_start.slots), committed(*claims, lost=[11], last=11), NOW)
+    assert crew.preloader.killed == []
 
 
 def take_token(crew, claims):

@@ -85,6 +85,18 @@ class World:
         self.store.close()
 
 
+def without_room(store):
+    """Return how a store applies turns that has no room for any new job."""
+    apply = store._apply
+
+    def no_room(turn, refused):
+        if any(place not in refused for place, request in enumerate(turn.requests) if request.jobs):
+            raise NoRoom("the disk is full")
+        return apply(turn, refused)
+
+    return no_room
+
+
 class Side:
     """A client: its connection, on both sides of it."""
 
@@ -519,6 +531,23 @@ def test_what_clients_have_not_finished_making_is_deleted(world):
     assert not left.exists()
 
 
+def test_nothing_is_sure_to_be_accepted_that_was_refused_until_it_is(world, attached, monkeypatch):
+    _, journal = attached()
+    ids = append(journal, new_job(size=30_000))
+    monkeypatch.setattr(world.store, "_apply", without_room(world.store))
+    world.journals.gather(world.now)
+    assert world.journals.sure(world.now) is not None
+    world.turn()
+    world.now += 10
+    assert world.journals.sure(world.now) is None
+    monkeypatch.undo()
+    world.turn()
+    assert world.ids() == ids
+    append(journal, new_job())
+    world.journals.gather(world.now)
+    assert world.journals.sure(world.now) is not None
+
+
 # Without a node.
 
 
@@ -553,14 +582,7 @@ def test_a_store_with_no_room_at_all_leaves_them_as_they_are(world, attached, mo
     ids = append(journal, new_job(size=30_000))
     journal.let_go()
     world.journals.close()
-    apply = world.store._apply
-
-    def no_room(turn, refused):
-        if any(place not in refused for place, request in enumerate(turn.requests) if request.jobs):
-            raise NoRoom("the disk is full")
-        return apply(turn, refused)
-
-    monkeypatch.setattr(world.store, "_apply", no_room)
+    monkeypatch.setattr(world.store, "_apply", without_room(world.store))
     assert take_in(world.store, world.place, 1).kind == "StoreFull"
     monkeypatch.undo()
     assert take_in(world.store, world.place, 1) is None

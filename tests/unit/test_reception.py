@@ -207,6 +207,18 @@ def test_who_waits_for_a_job_that_has_ended_is_told_at_once(reception, asker, st
     assert asker.told == [wire.Seen(1, store.get(job_id(1))), wire.Seen(2, None)]
 
 
+def test_who_asks_for_a_job_that_is_not_there_is_answered_when_the_store_works(reception, asker, store):
+    reception.take(asker, wire.Look(1, job_id(2), ended=False))
+    reception.take(asker, wire.Look(2, job_id(1), ended=False))
+    reception.settle(store, [], is_behind=True)
+    assert [seen.number for seen in asker.told] == [2]
+    assert reception.has_looks
+    store.apply(Turn(now=1, requests=[Request(jobs=[new_job(2)])]))
+    reception.settle(store, [])
+    assert asker.told[-1].job.id == job_id(2)
+    assert not reception.has_looks
+
+
 def test_who_waits_for_a_job_that_is_tried_again_goes_on_waiting(reception, asker, store):
     reception.take(asker, wire.Look(1, job_id(1), ended=True))
     reception.settle(store, [])
