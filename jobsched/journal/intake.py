@@ -32,15 +32,17 @@ def take_in(store: JobStore, place: Path, now: int) -> Refused | None:
     folder = place / JOURNALS
     if not folder.is_dir():
         return None
-    refused = _taken_in(store, folder, now)
-    if refused is not None and refused.kind == StoreError.__name__:
-        # A node that is killed in its commit leaves readers the marks from before it, until somebody
-        # writes, as has been tried now.
-        refused = _taken_in(store, folder, now)
+    marks = store.journals()
+    refused = _take_in(store, folder, now)
+    if refused is not None and store.journals() != marks:
+        # Who was killed while it committed may have left readers a commit behind, until somebody wrote: we.
+        refused = _take_in(store, folder, now)
+    if refused is not None:
+        log.warning("journals of %s are not taken in: %s", place, refused.reason)
     return refused
 
 
-def _taken_in(store: JobStore, folder: Path, now: int) -> Refused | None:
+def _take_in(store: JobStore, folder: Path, now: int) -> Refused | None:
     readers = opened(folder, store)
     with contextlib.ExitStack() as stack:
         for reader in readers:
@@ -50,7 +52,6 @@ def _taken_in(store: JobStore, folder: Path, now: int) -> Refused | None:
         while part := list(islice(entries, _AT_ONCE)):
             [reply] = store.apply(Turn(now=now, requests=[request_of(part)])).replies
             if isinstance(reply, Refused):
-                log.warning("journals of %s are not taken in: %s", folder.parent, reply.reason)
                 return reply
         dropped(folder, gone)
         forgotten = outlived(folder, store) if gone else []

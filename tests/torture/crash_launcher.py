@@ -48,6 +48,10 @@ class WatchedEnvironment:
         transaction = self._environment.begin(*args, **options)
         return WatchedTransaction(transaction) if options.get("write") else transaction
 
+    def open_db(self, name: bytes, transaction: Any = None, **options: Any) -> Any:
+        own = transaction._transaction if isinstance(transaction, WatchedTransaction) else transaction
+        return self._environment.open_db(name, own, **options)
+
 
 def passage() -> int:
     """Count a passage, of whatever process; return its number."""

@@ -91,7 +91,7 @@ PLACES = {
             "fence:take before after",
             "worker:Worker.run before",
             "worker:Worker._run before after",
-            "worker:Worker._call before after",
+            "runner:Runner._call before after",
             "channel:Channel.send before after",
             "channel:Channel.receive before after",
         ),

@@ -92,13 +92,13 @@ class _Trial:
                 break
         self._check(self._is_hit, f"was not reached: {self._size} passages")
         self.figures["hit"] += self._is_hit
-        in_progress, completed = self._look_after_crash()
+        unfinished, completed = self._look_after_crash()
         began = len(self._project.runs())
         if not self._project.is_settled():
             self.figures["restarts"] += 1
             code = self._project.run_until_idle()
             self._check(code == 0, f"the next node ended with {code}")
-        self._judge(in_progress, completed, began)
+        self._judge(unfinished, completed, began)
 
     def _live(self) -> None:
         """Have a node do all there is while a client adds more; then stop it."""
@@ -150,18 +150,21 @@ class _Trial:
         return self._size >= self._case.passage
 
     def _look_after_crash(self) -> tuple[set[str], set[str]]:
-        """Check the store as the crash has left it; return which jobs ran and which were completed."""
-        contents = read_store(self._project.store_path)
-        self.wrong += problems(contents)[:3]
+        """Check the store as the crash has left it; return which jobs may have run, and which were completed:
+        beside those in progress it may be those that no claim in the store was ever of.
+        """
+        self.wrong += problems(read_store(self._project.store_path))[:3]
+        with self._project.store():  # which takes in what journals hold
+            contents = read_store(self._project.store_path)
         statuses = {format_id(job): status for job, status in contents.statuses().items() if status}
         lost = set(self._accepted.values()) - statuses.keys()
         self._check(not lost, f"{len(lost)} acknowledged jobs are lost")
         return (
-            {job for job, status in statuses.items() if status.state is State.IN_PROGRESS},
+            {job for job, found in statuses.items() if found.state is State.IN_PROGRESS or not found.claim},
             {job for job, status in statuses.items() if status.state is State.COMPLETED},
         )
 
-    def _judge(self, in_progress: set[str], completed: set[str], began: int) -> None:
+    def _judge(self, unfinished: set[str], completed: set[str], began: int) -> None:
         """Check that all is done, and that only what had no recorded finish was done again."""
         project = self._project
         self.wrong += problems(read_store(project.store_path))[:3]
@@ -182,7 +185,7 @@ class _Trial:
         excess = +excess
         self.figures["run_again"] += excess.total()
         if self._case.place.process == "node":
-            finished = [label for label in excess if self._accepted.get(label, "") not in {*in_progress, ""}]
+            finished = [label for label in excess if self._accepted.get(label, "") not in {*unfinished, ""}]
             self._check(not finished, f"{finished} ran again, and their finish was recorded")
         else:
             self._check(excess.total() <= _SEVERAL, f"{dict(excess)} ran too often for one death")

@@ -551,21 +551,6 @@ def test_nothing_is_sure_to_be_accepted_that_was_refused_until_it_is(world, atta
 # Without a node.
 
 
-def test_marks_of_before_the_last_commit_are_read_once_more(world, attached, monkeypatch):
-    """LMDB shows them where a node was killed in its commit, until somebody writes."""
-    _, journal = attached()
-    ids = append(journal, new_job())
-    marks, earlier = world.store.journals, [world.store.journals()]
-    world.journals.gather(1)
-    world.store.apply(Turn(now=1, requests=[world.journals.request(1, is_behind=False)]))
-    ids += append(journal, new_job())
-    journal.let_go()
-    world.journals.close()
-    monkeypatch.setattr(world.store, "journals", lambda: earlier.pop() if earlier else marks())
-    assert take_in(world.store, world.place, 1) is None
-    assert world.ids() == ids
-
-
 def test_a_store_over_its_quota_takes_them_in(world, attached):
     _, journal = attached()
     ids = append(journal, new_job(size=30_000))
@@ -588,6 +573,31 @@ def test_a_store_with_no_room_at_all_leaves_them_as_they_are(world, attached, mo
     assert take_in(world.store, world.place, 1) is None
     assert world.ids() == ids
     assert journal_files(world.folder) == []
+
+
+def test_what_a_node_has_taken_in_that_was_killed_before_it_noted_the_commit_is_known(
+    world, attached, monkeypatch
+):
+    """LMDB shows readers the last commit but one then, until the next one begins to write."""
+    _, journal = attached()
+    append(journal, new_job())
+    world.turn()
+    before = world.store.journals()
+    append(journal, new_job())
+    world.journals.gather(world.now)
+    world.store.apply(Turn(now=1, requests=[world.journals.request(world.now, is_behind=True)]))
+    append(journal, new_job())
+    apply, is_behind = world.store.apply, [True]
+
+    def heal(turn):
+        is_behind.clear()
+        return apply(turn)
+
+    journals = world.store.journals
+    monkeypatch.setattr(world.store, "apply", heal)
+    monkeypatch.setattr(world.store, "journals", lambda: before if is_behind else journals())
+    assert take_in(world.store, world.place, 1) is None
+    assert len(world.ids()) == 3
 
 
 def test_a_journal_that_cannot_be_opened_now_is_not_set_aside(world, attached, monkeypatch):
