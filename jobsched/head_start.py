@@ -73,7 +73,7 @@ class HeadStart:
         first = self._last + len(self.begun) + 1
         given = [
             Claim(number, worker.number, 1, job.id, job.record)
-            for number, (job, worker) in enumerate(zip(jobs, workers, strict=False), first)
+            for number, (job, worker) in enumerate(zip(jobs, workers, strict=True), first)
         ]
         slots = [Slot(category, worker.number, 0) for worker in workers]
         self._crew.pool.hand_out(given, slots, now)

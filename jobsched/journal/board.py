@@ -150,7 +150,7 @@ class JournalBoard:
 
     def is_given_up(self, slot: int) -> bool:
         """Say whether a journal's client is to write to it no more."""
-        return self._words[_FIRST + 2 * slot + 1] == _GIVEN_UP
+        return self.taken(slot) == _GIVEN_UP
 
     def close(self) -> None:
         """Let go of it."""
@@ -158,4 +158,4 @@ class JournalBoard:
         self._memory.close()
         for handle in self._handles:
             os.close(handle)
-        self._handles = []
+        self._handles, self._bell = [], -1  # the number may be another file's soon

@@ -507,6 +507,20 @@ def test_a_client_that_rings_for_a_node_that_is_gone_is_not_killed(world):
         board.close()
 
 
+def test_a_board_that_is_closed_rings_no_other_file(world):
+    board = JournalBoard.opened(world.journals.bell.path, world.journals.bell.token)
+    near, far = os.pipe2(os.O_NONBLOCK)
+    handle = board.fileno()
+    board.close()
+    os.dup2(far, handle)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        board.ring()
+    with pytest.raises(BlockingIOError):
+        os.read(near, 1)
+    for one in (near, far, handle):
+        os.close(one)
+
+
 def test_a_node_begins_without_room_for_a_board_and_takes_in_what_there_is(world, attached, monkeypatch):
     _, journal = attached()
     ids = append(journal, new_job())
